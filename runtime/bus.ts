@@ -17,9 +17,14 @@ export interface BusOptions {
   readonly inboxPrefix: string
   /** Keep trying to connect for the first time too, instead of rejecting. Reconnects are for ever in any case. */
   readonly waitForServer: boolean
+  /** Hears of what the server refused us. NATS tells only after the call, so only a request can fail by it. */
+  readonly onForbidden?: (operation: 'publish' | 'subscribe', subject: string) => void
 }
 
-/** Header names to one value each; names keep the case they were given. */
+/**
+ * Header names to one value each; names keep the case they were given, values lose the spaces around them. A status line
+ * of the server comes as header `Status`: an empty message with `503` says that nobody listens.
+ */
 export type BusHeaders = Readonly<Record<string, string>>
 
 /** A message that came in. */
@@ -67,7 +72,7 @@ export interface Bus {
   readonly jetstream: boolean
   /** The server's version, such as `2.14.9`. */
   readonly serverVersion: string
-  /** Throws a `BusError` (`too_large`, `closed`). `replyTo` is where answers should go, if any. */
+  /** Throws a `BusError` (`too_large`, `closed`). `replyTo` is where answers should go, if any. Bad subjects are bugs. */
   publish(subject: string, payload: Uint8Array, options?: { headers?: BusHeaders; replyTo?: string }): void
   /** Rejects with a `BusError`. */
   request(subject: string, payload: Uint8Array, options: RequestOptions): Promise<BusReply>
@@ -82,7 +87,7 @@ export interface Bus {
 }
 
 /** Why a bus call failed. All but `too_large`, `forbidden` and `closed` may go through when tried again. */
-export type BusErrorCode = 'timeout' | 'no_responders' | 'disconnected' | 'closed' | 'too_large' | 'forbidden'
+export type BusErrorCode = 'timeout' | 'no_responders' | 'disconnected' | 'closed' | 'too_large' | 'forbidden' | 'busy'
 
 /** A failed publish or request; keeps the cause. */
 export class BusError extends Error {

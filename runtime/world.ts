@@ -46,10 +46,10 @@ export interface DiskEntry {
   readonly inode: bigint
 }
 
-/** The disk. Every call rejects with a `DiskError` that keeps the cause. */
+/** The disk. Every call rejects with a `DiskError` that keeps the cause. What is made is readable by its owner alone. */
 export interface Disk {
-  /** `read` an existing file, `create` one that must not exist, `update` an existing one, `append` to one made if absent. */
-  open(path: string, mode: 'read' | 'create' | 'update' | 'append'): Promise<DiskFile>
+  /** `read` an existing file, `create` one that must not exist (errno `EEXIST`), `update` an existing one. */
+  open(path: string, mode: 'read' | 'create' | 'update'): Promise<DiskFile>
   /** Replaces `to` if it exists. Durable after `syncDirectory` of the directories on both sides. */
   rename(from: string, to: string): Promise<void>
   remove(path: string): Promise<void>
@@ -115,7 +115,7 @@ export interface Listener {
   close(): Promise<void>
 }
 
-/** One connection, pulled by its reader: nothing is received that nobody asked for, so a slow reader slows the sender. */
+/** One connection, pulled by its reader: little is received that nobody asked for, so a slow reader slows the sender. */
 export interface Socket {
   readonly remote: Endpoint
   /** Waits for bytes, puts at least one into `target` and returns how many; 0 means the other side ended. One at a time. */

@@ -1,0 +1,92 @@
+/**
+ * One line of the binlog.
+ *
+ *     <epoch> <sequence> <batch> <timeMs> <op> <name> <extent> <origin> <uploadId> <check>\n
+ *
+ *     7 42 40 1763690000123 C M00/00/0C/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg t:51 - 9f0c…e2 1a2b3c4d
+ *
+ *     epoch     the incarnation of this server's binlog, from 1
+ *     sequence  from 1, without gaps, over the whole epoch
+ *     batch     the sequence of the first record of the flush this one was written in: it is what tells a torn,
+ *               never acknowledged end from damage to something acknowledged
+ *     timeMs    the source's clock, never decreasing over one source's records
+ *     op        C create, D delete; lower case: applied from a peer (FastDFS's letters)
+ *     name      the file name, without the group
+ *     extent    where the bytes wait: `t:<token>` in a temporary file, `-` for none
+ *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source, else `-`
+ *     uploadId  32 hex digits that make a repeated upload the same upload, or `-`
+ *     check     CRC32C of the line before it, 8 hex digits
+ *
+ * Fields are separated by one space; none is empty; the line has at most 512 bytes.
+ */
+import { crc32c } from '@node-rs/crc32'
+
+/** A name has up to 127 bytes, all numbers together under 150, the upload id 32: the rest is room for later fields. */
+export const RECORD_BYTES_MAX = 512
+
+export type BinlogOp = 'C' | 'D' | 'c' | 'd'
+
+/** Where a record stands in the binlog of one source. */
+export interface BinlogPosition {
+  readonly epoch: number
+  readonly sequence: number
+}
+
+/** Whose record this was first. */
+export interface RecordOrigin extends BinlogPosition {
+  readonly storageId: number
+}
+
+export interface BinlogRecord extends BinlogPosition {
+  readonly batch: number
+  readonly timeMs: number
+  readonly op: BinlogOp
+  readonly name: string
+  /** The temporary file the bytes wait in, or undefined: the file is gone already, or the op has none. */
+  readonly token: string | undefined
+  readonly origin: RecordOrigin | undefined
+  readonly uploadId: string | undefined
+}
+
+const LINE =
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDcd]) (\S+) (?:-|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+
+/** Formats a record as its line, the line feed included. */
+export function encodeRecord(record: BinlogRecord): string {
+  const extent = record.token === undefined ? '-' : `t:${record.token}`
+  const origin = record.origin ? `${record.origin.storageId}:${record.origin.epoch}:${record.origin.sequence}` : '-'
+  const fields = `${record.epoch} ${record.sequence} ${record.batch} ${record.timeMs} ${record.op} ${record.name} ${extent} ${origin} ${record.uploadId ?? '-'}`
+  return `${fields} ${checkOf(fields)}\n`
+}
+
+/** Reads a line without its line feed; undefined if it is torn, flipped or not a record at all. */
+export function decodeRecord(line: string): BinlogRecord | undefined {
+  const match = line.length < RECORD_BYTES_MAX ? LINE.exec(line) : null
+  if (match === null) return undefined
+  const [, epoch, sequence, batch, timeMs, op, name, token, storageId, originEpoch, originSequence, uploadId, check] =
+    match
+  if (checkOf(line.slice(0, -9)) !== check) return undefined
+  return {
+    epoch: Number(epoch),
+    sequence: Number(sequence),
+    batch: Number(batch),
+    timeMs: Number(timeMs),
+    op: op as BinlogOp,
+    name: name!,
+    token,
+    origin:
+      storageId === undefined
+        ? undefined
+        : { storageId: Number(storageId), epoch: Number(originEpoch), sequence: Number(originSequence) },
+    uploadId,
+  }
+}
+
+/** Whether `a` lies after `b`: a later epoch wins over any sequence. */
+export function isAfter(a: BinlogPosition, b: BinlogPosition): boolean {
+  return a.epoch > b.epoch || (a.epoch === b.epoch && a.sequence > b.sequence)
+}
+
+function checkOf(text: string): string {
+  return crc32c(text).toString(16).padStart(8, '0')
+}

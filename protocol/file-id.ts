@@ -1,0 +1,182 @@
+/**
+ * The file id: it says where the file is, when it came, how large it is and what its bytes sum up to. FastDFS's layout.
+ *
+ *     group1/M00/0A/3F/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
+ *     |group| |  |  |  |<---- 27 characters ---->|<- 7 ->|      everything after `group1/` is the file name
+ *             |  |  |  base64 of 20 bytes         pad digits + extension
+ *             |  directories, two hex digits each
+ *             store path index, two hex digits
+ *
+ *     byte  0-3   source: storage id, little-endian, 1 .. 2^24-1; anything else is an IPv4 address in dotted order
+ *           4-7   create time, seconds since 1970                                     (big-endian from here on)
+ *           8-15  size field: bit 63 set: size in the low 32 bits, salt in bits 54-32
+ *                             bit 63 clear: the size itself, for 4 GiB and more
+ *                             bit 58: appender file (the size is not in the id)
+ *                             bit 59: lies in a segment (size in the low 32 bits)
+ *          16-19  CRC32 of the content
+ *
+ * A file in a segment has 16 more characters (12 bytes: segment id, offset, slot size) before the last 7. A slave
+ * file's name is its master's without extension, then a prefix, then its own extension.
+ * Base64 in the order A-Z a-z 0-9 - _ (RFC 4648's URL alphabet), never padded. Source: FastDFS 6.16, golden bytes.
+ */
+import { DfsError } from './errors.ts'
+
+/** FastDFS gives a group's name 16 bytes in every frame. */
+export const GROUP_NAME_BYTES = 16
+/** Storage ids are 24 bit, so that the four bytes of an id can be told from an IPv4 address. */
+export const STORAGE_ID_MAX = 2 ** 24 - 1
+export const EXTENSION_BYTES = 6
+/** FastDFS's limit for a name in a request. */
+export const FILE_NAME_BYTES_MAX = 127
+/** 256 x 256 directories below each store path. */
+export const DIRECTORIES = 256
+
+const GROUP = /^[A-Za-z0-9]{1,16}$/
+const EXTENSION = /^(?!\.|.*\.\.)[A-Za-z0-9._-]{0,6}$/
+const NAME =
+  /^(?!.*\.\.)M([0-9A-F]{2})\/([0-9A-F]{2})\/([0-9A-F]{2})\/([A-Za-z0-9_-]{27})([A-Za-z0-9_-]{16})?([A-Za-z0-9._-]+)$/
+
+const SIZE_IN_LOW_BITS = 1n << 63n
+const APPENDER = 1n << 58n
+const SEGMENT = 1n << 59n
+const SALT_SHIFT = 32n
+const SALT_BITS = 23n
+const LOW_32 = 0xffff_ffffn
+/** From here on the size field holds nothing but the size. */
+export const SIZE_WITHOUT_SALT_MIN = 2 ** 32
+
+/** A group and a name in it. */
+export interface FileId {
+  readonly group: string
+  readonly name: string
+}
+
+/** What a file name says. */
+export interface FileNameParts {
+  readonly storePathIndex: number
+  /** `0A/3F`, as on disk below the store path's data directory. */
+  readonly directory: string
+  /** The last part, as on disk. */
+  readonly baseName: string
+  /** The source's storage id, or undefined if the name carries an address. */
+  readonly storageId: number | undefined
+  /** The source's IPv4 address, if the name carries one. */
+  readonly address: string | undefined
+  readonly createTimeS: number
+  readonly kind: 'plain' | 'appender' | 'segment' | 'slave'
+  /** Undefined where the name does not say it: appender and slave files. */
+  readonly sizeBytes: number | undefined
+  /** Of the whole content; meaningless for appender and slave files. */
+  readonly crc32: number
+}
+
+/** What a new plain file's name is made of. */
+export interface NewFileName {
+  readonly storePathIndex: number
+  /** 0 .. 65535: 256 directories of 256. */
+  readonly directoryIndex: number
+  readonly storageId: number
+  readonly createTimeS: number
+  readonly sizeBytes: number
+  readonly crc32: number
+  /** Tells files of one second, size and content apart; 23 bits are used. */
+  readonly salt: number
+  /** Without the dot; may be empty. */
+  readonly extension: string
+  /** 0 .. 9_999_999; fills the place the extension leaves. */
+  readonly padding: number
+}
+
+/** Splits a file id. Throws `bad_file_id`. */
+export function parseFileId(text: string): FileId {
+  const slash = text.indexOf('/')
+  const group = text.slice(0, slash)
+  const name = text.slice(slash + 1)
+  if (slash < 0 || !isGroupName(group)) throw new DfsError('bad_file_id', 'a file id starts with a group and a slash')
+  decodeFileName(name)
+  return { group, name }
+}
+
+/** Joins what `parseFileId` split. */
+export function formatFileId(id: FileId): string {
+  return `${id.group}/${id.name}`
+}
+
+/** Whether a text may name a group: letters and digits, 1 to 16. */
+export function isGroupName(text: string): boolean {
+  return GROUP.test(text)
+}
+
+/** The extension a file keeps: FastDFS allows six characters; anything longer or stranger is dropped, not refused. */
+export function extensionOf(path: string): string {
+  const dot = path.lastIndexOf('.')
+  const extension = dot < 0 ? '' : path.slice(dot + 1)
+  return isExtension(extension) ? extension : ''
+}
+
+/** Whether an extension can be kept: at most six characters, `tar.gz` included, and nothing a path could climb with. */
+export function isExtension(text: string): boolean {
+  return EXTENSION.test(text)
+}
+
+/** Reads what a file name says. Throws `bad_file_id`; what it lets through holds no `..` and stays below a store path. */
+export function decodeFileName(name: string): FileNameParts {
+  const match = name.length <= FILE_NAME_BYTES_MAX ? NAME.exec(name) : null
+  if (match === null) throw new DfsError('bad_file_id', 'this is not the name of a file')
+  const [, path = '', high = '', low = '', encoded = '', extent = '', rest = ''] = match
+  const bytes = Buffer.from(encoded, 'base64url')
+  // 27 characters hold two bits more than 20 bytes: only one spelling is the file's name.
+  if (bytes.toString('base64url') !== encoded) throw new DfsError('bad_file_id', 'this is not the name of a file')
+  const field = bytes.readBigUInt64BE(8)
+  const inSegment = (field & SEGMENT) !== 0n
+  const tail = inSegment ? rest : extent + rest
+  const kind = tail.length > 7 ? 'slave' : inSegment ? 'segment' : (field & APPENDER) !== 0n ? 'appender' : 'plain'
+  if (tail.length < 7 || (inSegment && extent === '')) {
+    throw new DfsError('bad_file_id', 'this is not the name of a file')
+  }
+  const source = bytes.readUInt32LE(0)
+  const isId = source >= 1 && source <= STORAGE_ID_MAX
+  return {
+    storePathIndex: Number.parseInt(path, 16),
+    directory: `${high}/${low}`,
+    baseName: encoded + extent + rest,
+    storageId: isId ? source : undefined,
+    address: isId ? undefined : bytes.subarray(0, 4).join('.'),
+    createTimeS: bytes.readUInt32BE(4),
+    kind,
+    sizeBytes: kind === 'plain' || kind === 'segment' ? sizeOf(field) : undefined,
+    crc32: bytes.readUInt32BE(16),
+  }
+}
+
+/** Makes the name of a new plain file. Throws RangeError on a size, id or extension that does not fit. */
+export function encodeFileName(file: NewFileName): string {
+  if (file.storageId < 1 || file.storageId > STORAGE_ID_MAX) throw new RangeError(`storage id ${file.storageId}`)
+  if (!Number.isSafeInteger(file.sizeBytes) || file.sizeBytes < 0) throw new RangeError(`size ${file.sizeBytes}`)
+  if (!isExtension(file.extension)) throw new RangeError(`extension ${file.extension}`)
+  const bytes = Buffer.alloc(20)
+  bytes.writeUInt32LE(file.storageId, 0)
+  bytes.writeUInt32BE(file.createTimeS, 4)
+  bytes.writeBigUInt64BE(sizeField(file.sizeBytes, file.salt), 8)
+  bytes.writeUInt32BE(file.crc32, 16)
+  const suffix = file.extension === '' ? '' : `.${file.extension}`
+  const padLength = 7 - suffix.length
+  const padding = String(file.padding % 10 ** padLength).padStart(padLength, '0')
+  const tail = padLength === 0 ? suffix : padding + suffix
+  return `M${hex(file.storePathIndex)}/${hex(file.directoryIndex >> 8)}/${hex(file.directoryIndex & 0xff)}/${bytes.toString('base64url')}${tail}`
+}
+
+function sizeField(sizeBytes: number, salt: number): bigint {
+  const size = BigInt(sizeBytes)
+  if (sizeBytes >= SIZE_WITHOUT_SALT_MIN) return size
+  return SIZE_IN_LOW_BITS | (BigInt.asUintN(Number(SALT_BITS), BigInt(salt)) << SALT_SHIFT) | size
+}
+
+function sizeOf(field: bigint): number {
+  if ((field & SIZE_IN_LOW_BITS) !== 0n || (field & SEGMENT) !== 0n) return Number(field & LOW_32)
+  return Number(field)
+}
+
+function hex(byte: number): string {
+  return byte.toString(16).toUpperCase().padStart(2, '0')
+}

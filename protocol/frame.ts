@@ -1,0 +1,104 @@
+/**
+ * FastDFS frames: what goes over a direct socket.
+ *
+ *     0        8         9         10
+ *     +--------+---------+---------+------------------+
+ *     | length | command | status  | body ...         |
+ *     +--------+---------+---------+------------------+
+ *      8 bytes, big-endian, of the body alone; status is 0 in requests, 0 or a Linux errno in replies
+ *
+ * All integers are big-endian. Strings of fixed width are padded with NUL; the last field of a body may be open-ended.
+ * Every reply has command 100, and an error reply has no body. Reading never copies: fields are views of the buffer.
+ */
+
+export const HEADER_BYTES = 10
+
+/** Commands of FastDFS that we answer, and our own from 200 on. */
+export const COMMANDS = {
+  uploadFile: 11,
+  deleteFile: 12,
+  downloadFile: 14,
+  queryFileInfo: 22,
+  quit: 82,
+  reply: 100,
+  queryStoreWithoutGroup: 101,
+  queryFetch: 102,
+  queryUpdate: 103,
+  queryStoreWithGroup: 104,
+  activeTest: 111,
+  /** Private: opens the mutual proof of a shared secret; role 1, nonce 32. */
+  authenticate: 200,
+  /** Private: the caller's half of the proof; HMAC 32. */
+  prove: 201,
+  /** Private: an upload that may be repeated; upload id 16, then as `uploadFile`. */
+  uploadOnce: 202,
+  /** Private: an upload of unknown length; upload id 16, store path 1, extension 6, then `data` frames until an empty one. */
+  uploadStream: 203,
+  /** Private: bytes of an `uploadStream`. */
+  data: 204,
+  /** Private, peers only: asks how far a source's records have been applied; source id 4. */
+  syncPosition: 205,
+  /** Private, peers only: one record of the source's binlog; line length 2, line, then the file if it has one. */
+  syncRecord: 206,
+} as const
+
+/** The first ten bytes of a frame. */
+export interface FrameHeader {
+  /** Negative or above 2^53 in a broken request: see `lengthBytes` checks at the reader. */
+  readonly lengthBytes: number
+  readonly command: number
+  readonly status: number
+}
+
+/** Reads a header at an offset; the caller has made sure that ten bytes are there. */
+export function readHeader(buffer: Buffer, offset: number): FrameHeader {
+  return {
+    lengthBytes: readInt64(buffer, offset),
+    command: buffer[offset + 8]!,
+    status: buffer[offset + 9]!,
+  }
+}
+
+/** Makes the ten bytes of a header. */
+export function header(command: number, lengthBytes: number, status = 0): Buffer {
+  const buffer = Buffer.allocUnsafe(HEADER_BYTES)
+  writeInt64(buffer, lengthBytes, 0)
+  buffer[8] = command
+  buffer[9] = status
+  return buffer
+}
+
+/** Makes a whole frame of a body that is at hand. */
+export function frame(command: number, body: Uint8Array, status = 0): Buffer {
+  const buffer = Buffer.allocUnsafe(HEADER_BYTES + body.length)
+  writeInt64(buffer, body.length, 0)
+  buffer[8] = command
+  buffer[9] = status
+  buffer.set(body, HEADER_BYTES)
+  return buffer
+}
+
+/** Reads 8 bytes as a number; exact up to 2^53 either way, which no honest length or offset passes. */
+export function readInt64(buffer: Buffer, offset: number): number {
+  return buffer.readInt32BE(offset) * 2 ** 32 + buffer.readUInt32BE(offset + 4)
+}
+
+/** Writes a non-negative number below 2^53 in 8 bytes. */
+export function writeInt64(buffer: Buffer, value: number, offset: number): void {
+  buffer.writeUInt32BE(Math.floor(value / 2 ** 32), offset)
+  buffer.writeUInt32BE(value % 2 ** 32, offset + 4)
+}
+
+/** Reads a NUL-padded string of fixed width. */
+export function readString(buffer: Buffer, offset: number, widthBytes: number): string {
+  const end = offset + widthBytes
+  const nul = buffer.indexOf(0, offset)
+  return buffer.toString('latin1', offset, nul < 0 || nul > end ? end : nul)
+}
+
+/** Writes a string into a field of fixed width, padded with NUL. Throws RangeError if it does not fit. */
+export function writeString(buffer: Buffer, text: string, offset: number, widthBytes: number): void {
+  if (text.length > widthBytes) throw new RangeError(`${text} has more than ${widthBytes} bytes`)
+  buffer.fill(0, offset, offset + widthBytes)
+  buffer.write(text, offset, 'latin1')
+}

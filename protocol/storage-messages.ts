@@ -1,0 +1,176 @@
+/** What a storage server tells the trackers about itself, and what it is asked. */
+import { type Static, Type } from 'typebox'
+import { GROUP_NAME_BYTES, STORAGE_ID_MAX } from './file-id.ts'
+import { defineNotice, defineRequest } from './message.ts'
+
+const Count = Type.Integer({ minimum: 0 })
+export const StorageIdSchema = Type.Integer({ minimum: 1, maximum: STORAGE_ID_MAX })
+export const GroupSchema = Type.String({ pattern: `^[A-Za-z0-9]{1,${GROUP_NAME_BYTES}}$` })
+const PortSchema = Type.Integer({ minimum: 1, maximum: 65535 })
+
+/** FastDFS counts servers per group up to 32; marks, positions and beats grow with this number. */
+export const GROUP_MEMBERS_MAX = 32
+/** A store path's index is one byte in every file id, and 255 in an upload means "choose for me". */
+export const STORE_PATHS_MAX = 255
+export const STORE_PATH_ANY = 0xff
+
+/** One store path, as its server sees it. */
+export const StorePathReport = Type.Object({
+  index: Type.Integer({ minimum: 0, maximum: STORE_PATHS_MAX }),
+  totalBytes: Count,
+  freeBytes: Count,
+  /** Never given to uploads. */
+  reservedBytes: Count,
+  writable: Type.Boolean(),
+})
+export type StorePathReport = Static<typeof StorePathReport>
+
+/** How far the records of a source have been applied somewhere; `timeMs` is the source's own clock at that record. */
+export const SourcePosition = Type.Object({
+  storageId: StorageIdSchema,
+  epoch: Count,
+  sequence: Count,
+  timeMs: Count,
+})
+export type SourcePosition = Static<typeof SourcePosition>
+
+/**
+ * `joining` not yet accepted by a tracker; `active` takes everything; `readonly` serves but takes nothing new, see
+ * `reason`; `draining` is about to stop; `offline` has said goodbye.
+ */
+export const StorageStatus = Type.Union([
+  Type.Literal('joining'),
+  Type.Literal('active'),
+  Type.Literal('readonly'),
+  Type.Literal('draining'),
+  Type.Literal('offline'),
+])
+export type StorageStatus = Static<typeof StorageStatus>
+
+/** Everything a tracker needs to know of a storage server; small enough to be told whole with every beat. */
+export const StorageReport = Type.Object({
+  protocol: Type.Integer({ minimum: 1 }),
+  version: Type.String({ maxLength: 32 }),
+  storageId: StorageIdSchema,
+  group: GroupSchema,
+  /** What clients should connect to: a name or an address, and the address it stands for now. */
+  host: Type.String({ minLength: 1, maxLength: 253 }),
+  ip: Type.String({ minLength: 1, maxLength: 45 }),
+  port: PortSchema,
+  /** Names the data directory: another one under the same id is another server. */
+  incarnation: Type.String({ pattern: '^[0-9a-f]{32}$' }),
+  /** Counts the starts on this data directory; `secret` differs in every process, so two copies of one directory are told apart. */
+  boot: Type.Object({ count: Count, secret: Type.String({ pattern: '^[0-9a-f]{16}$' }) }),
+  epoch: Count,
+  status: StorageStatus,
+  reason: Type.Optional(Type.String({ maxLength: 200 })),
+  uploadPriority: Type.Integer(),
+  storePaths: Type.Array(StorePathReport, { maxItems: STORE_PATHS_MAX }),
+  /** The end of its own binlog that is durable. */
+  binlogEnd: Type.Object({ sequence: Count, timeMs: Count }),
+  /** How far it has applied its peers' records. */
+  positions: Type.Array(SourcePosition, { maxItems: GROUP_MEMBERS_MAX }),
+  counts: Type.Record(Type.String({ maxLength: 40 }), Type.Number()),
+})
+export type StorageReport = Static<typeof StorageReport>
+
+/** A member of a group, as the others need to know it. */
+export const Peer = Type.Object({
+  storageId: StorageIdSchema,
+  host: Type.String(),
+  ip: Type.String(),
+  port: PortSchema,
+  epoch: Count,
+  status: StorageStatus,
+})
+export type Peer = Static<typeof Peer>
+
+/** A tracker's answer to a join or a beat. */
+export const Welcome = Type.Object({
+  trackerId: Type.String(),
+  accepted: Type.Boolean(),
+  /** Why not: an error code of `tracker.join`. */
+  code: Type.Optional(Type.String()),
+  /** With `epoch_too_old`: the least epoch that this id may use. */
+  epochMin: Type.Optional(Count),
+  peers: Type.Array(Peer, { maxItems: GROUP_MEMBERS_MAX }),
+})
+export type Welcome = Static<typeof Welcome>
+
+export const storageBeat = defineNotice({
+  name: 'storage.beat',
+  subject: 'hb.storage.{group}.{id}',
+  about: 'Told by every storage server about once a second. Each tracker answers to the reply subject with a Welcome.',
+  payload: StorageReport,
+})
+
+export const storageStatus = defineRequest({
+  name: 'storage.status',
+  subject: 'storage.{group}.status',
+  about: 'The report of one member of the group, whoever answers first.',
+  request: Type.Object({}),
+  reply: StorageReport,
+  errors: [],
+})
+
+export const actorStatus = defineRequest({
+  name: 'storage.statusOf',
+  subject: 'actor.{id}.status',
+  about: 'The report of exactly this storage server; `id` is `storage-<storageId>`.',
+  request: Type.Object({}),
+  reply: StorageReport,
+  errors: [],
+})
+
+/** How far one peer has been served. */
+export const SyncPeerReport = Type.Object({
+  storageId: StorageIdSchema,
+  state: Type.Union([
+    Type.Literal('idle'),
+    Type.Literal('replaying'),
+    Type.Literal('waiting'),
+    Type.Literal('unreachable'),
+  ]),
+  mark: Type.Object({ epoch: Count, sequence: Count }),
+  /** Records of this source's binlog that the peer has not confirmed. */
+  behind: Count,
+  lastError: Type.Optional(Type.String()),
+})
+export type SyncPeerReport = Static<typeof SyncPeerReport>
+
+export const syncStatus = defineRequest({
+  name: 'sync.statusOf',
+  subject: 'actor.{id}.status',
+  about: 'How far the peers of one storage server have got; `id` is `sync-<storageId>`.',
+  request: Type.Object({}),
+  reply: Type.Object({ storageId: StorageIdSchema, group: GroupSchema, peers: Type.Array(SyncPeerReport) }),
+  errors: [],
+})
+
+export const binlogFlushed = defineNotice({
+  name: 'storage.binlogFlushed',
+  subject: 'binlog.{group}.{id}',
+  about: 'One message per flush, after its records are durable: a doorbell for sync workers and a feed for followers.',
+  payload: Type.Object({
+    storageId: StorageIdSchema,
+    epoch: Count,
+    /** The last sequence before this flush, and the last one in it: followers see gaps. */
+    previous: Count,
+    sequence: Count,
+    /** The lines of the flush; left out if they do not fit one message. */
+    records: Type.Optional(Type.Array(Type.String())),
+  }),
+})
+
+export const clusterEvent = defineNotice({
+  name: 'cluster.event',
+  subject: 'event.{group}.{id}',
+  about: 'Something people may want to know; JSON. `{id}` is the kind, such as `storage_online` or `corruption`.',
+  payload: Type.Object({
+    type: Type.String(),
+    group: Type.String(),
+    actor: Type.String(),
+    timeMs: Count,
+    detail: Type.Record(Type.String(), Type.Unknown()),
+  }),
+})

@@ -1,0 +1,163 @@
+/** What anybody may ask any tracker. */
+import { type Static, Type } from 'typebox'
+import { defineNotice, defineRequest } from './message.ts'
+import { GroupSchema, StorageIdSchema, StorageReport, Welcome } from './storage-messages.ts'
+
+const Count = Type.Integer({ minimum: 0 })
+const FileIdText = Type.String({ minLength: 1, maxLength: 160 })
+
+/** Where to connect. */
+export const ServerAddress = Type.Object({
+  storageId: StorageIdSchema,
+  host: Type.String(),
+  ip: Type.String(),
+  port: Type.Integer(),
+})
+export type ServerAddress = Static<typeof ServerAddress>
+
+/** Candidates in the order in which to try them. */
+const Candidates = Type.Object({ group: GroupSchema, servers: Type.Array(ServerAddress) })
+
+export const trackerJoin = defineRequest({
+  name: 'tracker.join',
+  subject: 'tracker.join',
+  about: 'The first report of a storage server: only an accepted one takes uploads.',
+  request: StorageReport,
+  reply: Welcome,
+  errors: ['bad_request'],
+})
+
+export const queryStore = defineRequest({
+  name: 'tracker.queryStore',
+  subject: 'tracker.queryStore',
+  about:
+    'Where to upload to. A `group` names one, a `key` picks one by consistent hash, neither leaves it to the tracker. ' +
+    'The answer may be used again for `leaseMs`.',
+  request: Type.Object({
+    group: Type.Optional(GroupSchema),
+    key: Type.Optional(Type.String({ minLength: 1, maxLength: 1024 })),
+  }),
+  reply: Type.Object({
+    group: GroupSchema,
+    storePathIndex: Type.Integer(),
+    servers: Type.Array(ServerAddress),
+    leaseMs: Count,
+  }),
+  errors: ['bad_request', 'unknown_group', 'no_storage', 'no_space'],
+})
+
+export const queryFetch = defineRequest({
+  name: 'tracker.queryFetch',
+  subject: 'tracker.queryFetch',
+  about: 'Who can serve a file: those that surely hold it first.',
+  request: Type.Object({ fileId: FileIdText }),
+  reply: Candidates,
+  errors: ['bad_request', 'bad_file_id', 'unknown_group', 'no_storage'],
+})
+
+export const queryUpdate = defineRequest({
+  name: 'tracker.queryUpdate',
+  subject: 'tracker.queryUpdate',
+  about: 'Who orders the changes of a file: its source first.',
+  request: Type.Object({ fileId: FileIdText }),
+  reply: Candidates,
+  errors: ['bad_request', 'bad_file_id', 'unknown_group', 'no_storage'],
+})
+
+/** A storage server as a tracker sees it. */
+export const StorageView = Type.Object({
+  report: StorageReport,
+  online: Type.Boolean(),
+  /** Since the last beat, by the tracker's own clock. */
+  beatAgeMs: Count,
+})
+export type StorageView = Static<typeof StorageView>
+
+/** A group as a tracker sees it. */
+export const GroupView = Type.Object({
+  group: GroupSchema,
+  storages: Count,
+  online: Count,
+  /** The least over the members that can take uploads: every file goes to all of them. */
+  freeBytes: Count,
+  totalBytes: Count,
+})
+export type GroupView = Static<typeof GroupView>
+
+export const trackerGroups = defineRequest({
+  name: 'tracker.groups',
+  subject: 'tracker.groups',
+  about: 'All groups.',
+  request: Type.Object({}),
+  reply: Type.Object({ groups: Type.Array(GroupView) }),
+  errors: [],
+})
+
+export const trackerStorages = defineRequest({
+  name: 'tracker.storages',
+  subject: 'tracker.storages',
+  about: 'All storage servers, or those of one group.',
+  request: Type.Object({ group: Type.Optional(GroupSchema) }),
+  reply: Type.Object({ storages: Type.Array(StorageView) }),
+  errors: ['unknown_group'],
+})
+
+export const trackerLocate = defineRequest({
+  name: 'tracker.locate',
+  subject: 'tracker.locate',
+  about: 'What a file id says, and who could serve it now.',
+  request: Type.Object({ fileId: FileIdText }),
+  reply: Type.Object({
+    group: GroupSchema,
+    storePathIndex: Type.Integer(),
+    source: Type.Optional(StorageIdSchema),
+    sourceAddress: Type.Optional(Type.String()),
+    createTimeS: Count,
+    kind: Type.String(),
+    sizeBytes: Type.Optional(Count),
+    crc32: Count,
+    servers: Type.Array(ServerAddress),
+  }),
+  errors: ['bad_request', 'bad_file_id'],
+})
+
+/** A tracker or gateway as the trackers see it. */
+export const RoleView = Type.Object({
+  role: Type.String(),
+  id: Type.String(),
+  endpoint: Type.String(),
+  beatAgeMs: Count,
+})
+export type RoleView = Static<typeof RoleView>
+
+export const trackerStatus = defineRequest({
+  name: 'tracker.status',
+  subject: 'tracker.status',
+  about: 'The cluster in one answer.',
+  request: Type.Object({}),
+  reply: Type.Object({
+    trackerId: Type.String(),
+    version: Type.String(),
+    /** Everything is silent, so it is this tracker's NATS that is down: what follows is what was known before. */
+    stale: Type.Boolean(),
+    jetstream: Type.Boolean(),
+    natsServer: Type.String(),
+    roles: Type.Array(RoleView),
+    groups: Type.Array(GroupView),
+    storages: Type.Array(StorageView),
+  }),
+  errors: [],
+})
+
+export const roleBeat = defineNotice({
+  name: 'role.beat',
+  subject: 'hb.{role}.{group}.{id}',
+  about:
+    'Told by trackers, gateways and sync workers about once a second; the group is `all` for those that have none.',
+  payload: Type.Object({
+    role: Type.String(),
+    id: Type.String(),
+    endpoint: Type.String(),
+    leaving: Type.Boolean(),
+  }),
+})

@@ -1,0 +1,276 @@
+/**
+ * Serves frames on a port. A connection is one long-lived task: it reads a request, hands its body to the handler and,
+ * as soon as the body has been taken, reads the next; replies go out in the order of the requests.
+ *
+ *     socket ──▶ read header ──▶ handler(request) ──▶ body taken? next header ...
+ *                                     └──▶ reply, when it is ready ──▶ queue, in order ──▶ socket
+ */
+
+import { DfsError, ERRORS, toDfsError } from '../protocol/errors.ts'
+import { COMMANDS, type FrameHeader, header } from '../protocol/frame.ts'
+import { FrameReader, type ReadTimeouts } from './frame-reader.ts'
+import type { Log } from './log.ts'
+import type { Timers } from './timers.ts'
+import { type Clock, type Endpoint, type Listener, type Socket, SocketError, type Sockets } from './world.ts'
+
+/** What a connection may do; `anonymous` is any FastDFS client. */
+export type ConnectionRole = 'anonymous' | 'client' | 'peer'
+
+/** One request, as its handler sees it. */
+export interface FrameRequest {
+  readonly command: number
+  readonly status: number
+  readonly lengthBytes: number
+  readonly body: FrameReader
+  readonly connection: Connection
+  /** Says that the handler needs nothing of the body any more, so that the next request may be read meanwhile. */
+  bodyTaken(): void
+}
+
+/** Sends pieces of a long reply; resolves when the other side keeps up. */
+export type Send = (parts: readonly Uint8Array[]) => Promise<void>
+
+/** What goes back. The body is `parts`, or `lengthBytes` that `stream` sends when its turn comes. */
+export interface FrameReply {
+  readonly status: number
+  readonly parts?: readonly Uint8Array[]
+  readonly lengthBytes?: number
+  readonly stream?: (send: Send) => Promise<void>
+  /** Called when the reply needs nothing any more, sent or not. */
+  readonly release?: () => Promise<void>
+  /** End the connection after this reply. */
+  readonly close?: boolean
+}
+
+/** Answers a request; undefined ends the connection without a word. Rejections become error replies. */
+export type FrameHandler = (request: FrameRequest) => Promise<FrameReply | undefined>
+
+export interface FrameServerOptions {
+  readonly sockets: Sockets
+  readonly clock: Clock
+  readonly timers: Timers
+  readonly log: Log
+  readonly listenAt: Endpoint
+  readonly connectionsMax: number
+  readonly bodyBytesMax: number
+  readonly timeouts: ReadTimeouts
+  readonly handler: FrameHandler
+  /** Whether a connection ends after an error reply with this errno, as FastDFS does after some. */
+  readonly closesAfter: (errno: number) => boolean
+}
+
+/** Requests of one connection that may be under way at once; further ones wait in the socket. */
+const PIPELINE_MAX = 64
+
+/** Rather than read this much of a body nobody wants, end the connection. */
+const SKIPPED_BYTES_MAX = 1024 * 1024
+
+/** How often silent connections are looked for: timeouts are this exact, and cost nothing per request. */
+const SWEEP_MS = 500
+
+const SILENT = new SocketError('read', 'ETIMEDOUT')
+
+/** A listening port and its connections. */
+export class FrameServer {
+  readonly #options: FrameServerOptions
+  readonly #listener: Listener
+  readonly #connections: Set<Connection>
+  #closed = false
+
+  private constructor(options: FrameServerOptions, listener: Listener, connections: Set<Connection>) {
+    this.#options = options
+    this.#listener = listener
+    this.#connections = connections
+    this.#sweep()
+  }
+
+  /** Binds the port. Rejects with a SocketError. */
+  static async listen(options: FrameServerOptions): Promise<FrameServer> {
+    const connections = new Set<Connection>()
+    const listener = await options.sockets.listen(options.listenAt, socket => {
+      if (connections.size >= options.connectionsMax) {
+        socket.destroy()
+        options.log.warn({ connectionsMax: options.connectionsMax }, 'a connection over the limit was refused')
+        return
+      }
+      const connection = new Connection(socket, options)
+      connections.add(connection)
+      void connection.serve().finally(() => connections.delete(connection))
+    })
+    return new FrameServer(options, listener, connections)
+  }
+
+  get endpoint(): Endpoint {
+    return this.#listener.endpoint
+  }
+
+  get connectionCount(): number {
+    return this.#connections.size
+  }
+
+  /** Accepts nothing more, lets requests under way finish for `graceMs`, then drops what is left. */
+  async close(graceMs: number): Promise<void> {
+    this.#closed = true
+    void this.#listener.close()
+    const endMs = this.#options.clock.monotonicMs() + graceMs
+    while (this.#connections.size > 0) {
+      const over = this.#options.clock.monotonicMs() >= endMs
+      for (const connection of this.#connections) if (over || connection.idle) connection.drop()
+      if (over) return
+      await this.#options.timers.sleep(10)
+    }
+  }
+
+  #sweep(): void {
+    if (this.#closed) return
+    const nowMs = this.#options.clock.monotonicMs()
+    for (const connection of this.#connections) {
+      if (connection.deadlineMs < nowMs) connection.drop(SILENT)
+    }
+    this.#options.timers.set(SWEEP_MS, () => this.#sweep())
+  }
+}
+
+/** One accepted connection. */
+export class Connection {
+  /** Set by the handshake. */
+  role: ConnectionRole = 'anonymous'
+  readonly #socket: Socket
+  readonly #options: FrameServerOptions
+  readonly #reader: FrameReader
+  readonly #replies: Promise<FrameReply | undefined>[] = []
+  #answering: Promise<void> | undefined
+  #closing = false
+  #wake: (() => void) | undefined
+  #sendDeadlineMs = Number.POSITIVE_INFINITY
+  #endDeadlineMs = Number.POSITIVE_INFINITY
+
+  constructor(socket: Socket, options: FrameServerOptions) {
+    this.#socket = socket
+    this.#options = options
+    this.#reader = new FrameReader(socket, options.clock, options.timeouts)
+  }
+
+  get remote(): Endpoint {
+    return this.#socket.remote
+  }
+
+  /** No request under way. */
+  get idle(): boolean {
+    return this.#replies.length === 0 && this.#reader.bodyLeft === 0
+  }
+
+  /** When the other side will have been silent, or not reading, for too long. */
+  get deadlineMs(): number {
+    // While we owe replies and have the whole request, silence is ours.
+    const waiting = this.#replies.length === 0 || this.#reader.bodyLeft > 0
+    return Math.min(waiting ? this.#reader.deadlineMs : this.#sendDeadlineMs, this.#sendDeadlineMs, this.#endDeadlineMs)
+  }
+
+  /** Ends the connection at once. */
+  drop(reason?: Error): void {
+    this.#socket.destroy(reason)
+  }
+
+  /** Serves until either side ends. Never rejects. */
+  async serve(): Promise<void> {
+    try {
+      while (!this.#closing) {
+        const next = await this.#reader.header()
+        if (next === undefined) break
+        // FastDFS ends such a connection without a word.
+        if (!Number.isSafeInteger(next.lengthBytes) || next.lengthBytes < 0) return this.#socket.destroy()
+        await this.#admit(next)
+      }
+      await this.#answering
+      this.#socket.end()
+    } catch (error) {
+      // A peer that goes away is no error of ours; what it was doing has been rolled back by its handler.
+      this.#options.log.debug({ err: error, remote: this.#socket.remote }, 'a connection broke off')
+      this.#socket.destroy()
+      await this.#answering
+    }
+  }
+
+  async #admit(next: FrameHeader): Promise<void> {
+    let taken = next.lengthBytes === 0
+    const bodyTaken = () => {
+      taken = true
+      this.#wake?.()
+    }
+    const reply =
+      next.lengthBytes > this.#options.bodyBytesMax
+        ? Promise.reject(new DfsError('too_large', `a body has at most ${this.#options.bodyBytesMax} bytes`))
+        : this.#options.handler({ ...next, body: this.#reader, connection: this, bodyTaken })
+    reply.then(bodyTaken, bodyTaken)
+    this.#replies.push(reply)
+    this.#answering ??= this.#answer()
+    while (!taken || this.#replies.length >= PIPELINE_MAX) {
+      await new Promise<void>(resolve => {
+        this.#wake = resolve
+      })
+    }
+    if (this.#reader.bodyLeft > SKIPPED_BYTES_MAX) this.#closing = true
+    else await this.#reader.skipBody()
+  }
+
+  /** Sends replies in order until none is left. Never rejects. */
+  async #answer(): Promise<void> {
+    for (let next = this.#replies[0]; next !== undefined; next = this.#replies[0]) {
+      try {
+        const reply = await next.catch(error => this.#errorReply(error))
+        if (reply === undefined || reply.close) this.#closing = true
+        if (reply !== undefined) await this.#send(reply)
+        if (this.#closing) this.#endSoon()
+      } catch (error) {
+        this.#options.log.debug({ err: error, remote: this.#socket.remote }, 'a reply could not be sent')
+        this.#socket.destroy()
+      }
+      this.#replies.shift()
+      this.#wake?.()
+    }
+    this.#answering = undefined
+  }
+
+  async #send(reply: FrameReply): Promise<void> {
+    try {
+      const { parts = [] } = reply
+      const lengthBytes = reply.lengthBytes ?? parts.reduce((sum, part) => sum + part.length, 0)
+      const head = header(COMMANDS.reply, lengthBytes, reply.status)
+      this.#sendDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.bodyMs
+      const sent = this.#socket.write([head, ...parts])
+      if (reply.stream !== undefined) {
+        await sent
+        await reply.stream(parts => this.#sendPiece(parts))
+      } else if (this.#socket.queuedBytes > 0) await sent
+      else sent.catch(noop)
+    } finally {
+      this.#sendDeadlineMs = Number.POSITIVE_INFINITY
+      await reply.release?.()
+    }
+  }
+
+  /** A long body has no deadline as a whole: each piece that the other side takes renews it. */
+  async #sendPiece(parts: readonly Uint8Array[]): Promise<void> {
+    await this.#socket.write(parts)
+    this.#sendDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.bodyMs
+  }
+
+  /** Ends our side; if the other one does not follow, the sweep does it. */
+  #endSoon(): void {
+    this.#socket.end()
+    this.#endDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.headerMs
+  }
+
+  #errorReply(thrown: unknown): FrameReply {
+    const error = toDfsError(thrown)
+    if (error.code === 'internal') this.#options.log.error({ err: thrown }, 'a request failed')
+    const { errno } = ERRORS[error.code]
+    const close = this.#options.closesAfter(errno) || error.code === 'too_large'
+    // FastDFS clients expect no body with an error; our own are told the code and the reason.
+    if (this.role === 'anonymous') return { status: errno, close }
+    return { status: errno, close, parts: [Buffer.from(`${error.code} ${error.message}`)] }
+  }
+}
+
+function noop(): void {}

@@ -1,0 +1,43 @@
+/** Reads records back: what sync ships. */
+import type { BinlogRecord } from '../protocol/binlog-record.ts'
+import type { Disk } from '../runtime/world.ts'
+import { fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
+
+/** A record and the line it was written in, without its line feed. */
+export interface ReadRecord {
+  readonly record: BinlogRecord
+  readonly line: string
+}
+
+/**
+ * Reads the records of an epoch after one sequence up to another, in order. Lines that are damaged are left out and
+ * told to `onDamage`: one bad line must not keep all that follow from the peers.
+ */
+export async function* readRecords(
+  disk: Disk,
+  directory: string,
+  epoch: number,
+  range: { after: number; until: number },
+  onDamage: (path: string, offsetBytes: number) => void,
+): AsyncGenerator<ReadRecord> {
+  const files = await listBinlogFiles(disk, directory, epoch)
+  const first = fileOf(files, range.after + 1) ?? files[0]
+  if (first === undefined) return
+  for (const { path, firstSequence } of files.slice(files.indexOf(first))) {
+    if (firstSequence > range.until) return
+    const file = await disk.open(path, 'read')
+    try {
+      const from = await findSequence(file, range.after + 1)
+      for await (const { record, text, offsetBytes } of readLines(file, from)) {
+        if (record === undefined) onDamage(path, offsetBytes)
+        else if (record.sequence > range.until) return
+        else if (record.sequence > range.after) {
+          yield { record, line: text }
+          if (record.sequence === range.until) return
+        }
+      }
+    } finally {
+      await file.close()
+    }
+  }
+}

@@ -1,0 +1,200 @@
+/**
+ * The binlog: the redo log of the store, and what its peers are fed with.
+ *
+ *     append ─▶ queue ─▶ flush: write lines, fdatasync ─▶ effects (rename, remove) ─▶ end moves, listeners, promises
+ *
+ * A record is durable before its effect is visible, and its effect is visible before anybody (a caller, a peer, a
+ * mark) may know of the record. Appends that arrive while a flush is under way go together into the next one.
+ */
+import { type BinlogOp, type BinlogRecord, encodeRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
+import { DfsError } from '../protocol/errors.ts'
+import type { Clock, Disk, DiskFile } from '../runtime/world.ts'
+import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
+
+/** Records of one flush: 256 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
+const BATCH_RECORDS_MAX = 1024
+
+/** What the caller says of a record; the binlog gives it its place. */
+export interface RecordDraft {
+  readonly op: BinlogOp
+  readonly name: string
+  readonly token?: string | undefined
+  readonly origin?: RecordOrigin | undefined
+  readonly uploadId?: string | undefined
+  /** The source's time, for records of a peer; ours otherwise. */
+  readonly timeMs?: number
+  /** Makes the change visible. Safe to repeat: recovery does it again. */
+  readonly effect: () => Promise<void>
+}
+
+/** Where a flush ended, and its lines, line feeds included. */
+export interface Flush {
+  readonly epoch: number
+  readonly previous: number
+  readonly sequence: number
+  readonly lines: readonly string[]
+}
+
+interface Waiting {
+  readonly sequence: number
+  readonly draft: RecordDraft
+  readonly timeMs: number
+  resolve(record: BinlogRecord): void
+  reject(error: Error): void
+}
+
+/** Where a binlog ends. */
+export interface BinlogEnd {
+  readonly sequence: number
+  /** Of the last record of our own. */
+  readonly timeMs: number
+}
+
+export class Binlog {
+  readonly epoch: number
+  readonly #disk: Disk
+  readonly #clock: Clock
+  readonly #directory: string
+  readonly #queue: Waiting[] = []
+  readonly #listeners: ((flush: Flush) => void)[] = []
+  #file: DiskFile | undefined
+  #fileBytes: number
+  #lastSequence: number
+  #lastTimeMs: number
+  #end: BinlogEnd
+  #flushing: Promise<void> | undefined
+  #effects: Promise<void> = Promise.resolve()
+  #failure: Error | undefined
+
+  /** Goes on where recovery found the end; `file` is the last binlog file, `fileBytes` its length, undefined for a new binlog. */
+  constructor(
+    disk: Disk,
+    clock: Clock,
+    at: { directory: string; epoch: number; end: BinlogEnd; file: DiskFile | undefined; fileBytes: number },
+  ) {
+    this.#disk = disk
+    this.#clock = clock
+    this.#directory = at.directory
+    this.epoch = at.epoch
+    this.#end = at.end
+    this.#lastSequence = at.end.sequence
+    this.#lastTimeMs = at.end.timeMs
+    this.#file = at.file
+    this.#fileBytes = at.fileBytes
+  }
+
+  /** The last record that is durable and whose effect is visible. */
+  get end(): BinlogEnd {
+    return this.#end
+  }
+
+  /** Why nothing can be appended any more, if so: a disk that failed a sync once is not trusted again. */
+  get failure(): Error | undefined {
+    return this.#failure
+  }
+
+  /** Calls back after each flush, when its effects are visible. */
+  onFlush(listener: (flush: Flush) => void): void {
+    this.#listeners.push(listener)
+  }
+
+  /**
+   * Appends one record. `make` learns the record's place, because a new file's name is made of it, and runs at once, so
+   * that records stand in the order of the calls. Resolves when the record is durable and its effect is visible.
+   */
+  append(make: (place: { sequence: number; timeMs: number }) => RecordDraft): Promise<BinlogRecord> {
+    if (this.#failure !== undefined) return Promise.reject(readOnly(this.#failure))
+    const sequence = this.#lastSequence + 1
+    // Never back, so that a second that lies behind a position in this binlog is over for good.
+    const nowMs = Math.max(this.#clock.wallMs(), this.#lastTimeMs)
+    const draft = make({ sequence, timeMs: nowMs })
+    this.#lastSequence = sequence
+    if (draft.timeMs === undefined) this.#lastTimeMs = nowMs
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ sequence, draft, timeMs: draft.timeMs ?? nowMs, resolve, reject })
+      this.#flushing ??= this.#flush()
+    })
+  }
+
+  /** Waits for everything appended so far, then closes the file. Nothing may be appended afterwards. */
+  async close(): Promise<void> {
+    this.#failure ??= new Error('the binlog is closed')
+    await this.#flushing
+    await this.#effects
+    await this.#file?.close()
+  }
+
+  /** Writes batch after batch until nobody waits. Never rejects. */
+  async #flush(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const batch = this.#queue.splice(0, BATCH_RECORDS_MAX)
+      const records = batch.map(waiting => this.#recordOf(waiting, batch[0]!.sequence))
+      const lines = records.map(encodeRecord)
+      try {
+        await this.#write(Buffer.from(lines.join(''), 'latin1'), batch[0]!.sequence)
+      } catch (error) {
+        this.#fail(error as Error, batch)
+        break
+      }
+      // Effects of one batch wait for those of the last: a removal must not overtake the rename it follows.
+      this.#effects = this.#effects.then(() => this.#takeEffect(batch, records, lines))
+    }
+    this.#flushing = undefined
+  }
+
+  async #write(bytes: Buffer, firstSequence: number): Promise<void> {
+    if (this.#file !== undefined && this.#fileBytes + bytes.length > BINLOG_FILE_BYTES) {
+      await this.#file.close()
+      this.#file = undefined
+    }
+    if (this.#file === undefined) {
+      this.#file = await this.#disk.open(binlogPath(this.#directory, this.epoch, firstSequence), 'create')
+      this.#fileBytes = 0
+      await this.#disk.syncDirectory(this.#directory)
+    }
+    await this.#file.write([bytes], this.#fileBytes)
+    await this.#file.sync()
+    this.#fileBytes += bytes.length
+  }
+
+  async #takeEffect(batch: readonly Waiting[], records: readonly BinlogRecord[], lines: string[]): Promise<void> {
+    const failures = new Map<Waiting, Error>()
+    const run = (waiting: Waiting) => waiting.draft.effect().catch(error => void failures.set(waiting, error))
+    // Names are never used twice, so within a batch it is enough that files come before they go.
+    await Promise.all(batch.filter(({ draft }) => !isDelete(draft.op)).map(run))
+    await Promise.all(batch.filter(({ draft }) => isDelete(draft.op)).map(run))
+    const last = records.at(-1)!
+    const previous = this.#end.sequence
+    const timeMs = records.reduce(
+      (max, r) => (r.origin === undefined ? Math.max(max, r.timeMs) : max),
+      this.#end.timeMs,
+    )
+    this.#end = { sequence: last.sequence, timeMs }
+    batch.forEach((waiting, i) => {
+      const failure = failures.get(waiting)
+      if (failure === undefined) waiting.resolve(records[i]!)
+      else waiting.reject(failure)
+    })
+    for (const listener of this.#listeners) {
+      listener({ epoch: this.epoch, previous, sequence: last.sequence, lines })
+    }
+  }
+
+  #recordOf({ sequence, draft, timeMs }: Waiting, batch: number): BinlogRecord {
+    const { op, name, token, origin, uploadId } = draft
+    return { epoch: this.epoch, sequence, batch, timeMs, op, name, token, origin, uploadId }
+  }
+
+  #fail(error: Error, batch: readonly Waiting[]): void {
+    this.#failure ??= error
+    for (const waiting of [...batch, ...this.#queue.splice(0)]) waiting.reject(readOnly(error))
+  }
+}
+
+function isDelete(op: BinlogOp): boolean {
+  return op === 'D' || op === 'd'
+}
+
+function readOnly(cause: Error): DfsError {
+  return new DfsError('unavailable', 'this storage server takes no changes: its binlog cannot be written', { cause })
+}

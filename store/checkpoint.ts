@@ -1,0 +1,38 @@
+/**
+ * How far the binlog's effects are durable in the directories, so that recovery need not begin at the beginning.
+ *
+ *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs }] }
+ *
+ * Everything up to `sequence` is where it belongs. A checkpoint that is missing or of another epoch costs time only:
+ * recovery then starts at the first record.
+ */
+import { join } from 'node:path'
+import type { SourcePosition } from '../protocol/storage-messages.ts'
+import type { Disk } from '../runtime/world.ts'
+import { readDocument, writeDocument } from './durable-document.ts'
+
+const CHECKPOINT_VERSION = 1
+
+export interface Checkpoint {
+  readonly epoch: number
+  readonly sequence: number
+  /** Of the last record of our own up to `sequence`. */
+  readonly timeMs: number
+  /** How far the records of each peer have been applied. */
+  readonly positions: readonly SourcePosition[]
+}
+
+/** Reads the checkpoint of an epoch; one of an earlier epoch still tells the positions. */
+export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: number): Promise<Checkpoint> {
+  const found = (await readDocument(disk, join(dataDirectory, 'checkpoint'))) as
+    | (Checkpoint & { version: number })
+    | undefined
+  if (found?.version !== CHECKPOINT_VERSION) return { epoch, sequence: 0, timeMs: 0, positions: [] }
+  if (found.epoch !== epoch) return { ...found, epoch, sequence: 0 }
+  return found
+}
+
+/** Replaces the checkpoint; durable when it resolves. */
+export function writeCheckpoint(disk: Disk, dataDirectory: string, checkpoint: Checkpoint): Promise<void> {
+  return writeDocument(disk, join(dataDirectory, 'checkpoint'), { version: CHECKPOINT_VERSION, ...checkpoint })
+}

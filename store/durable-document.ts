@@ -1,0 +1,60 @@
+/**
+ * A small file that is always whole: a line of JSON and a line with its CRC32C, replaced by rename.
+ *
+ *     {"version":1,"epoch":7,...}\n
+ *     1a2b3c4d\n
+ *
+ * A crash leaves the old document or the new one. One that fails its check was damaged, and reading it throws: guessing
+ * at who we are or how far we got is how files get lost.
+ */
+import { dirname } from 'node:path'
+import { crc32c } from '@node-rs/crc32'
+import type { Disk } from '../runtime/world.ts'
+
+/** Identities, marks and checkpoints have a few kilobytes; anything longer is not one of them. */
+const DOCUMENT_BYTES_MAX = 256 * 1024
+
+/** A document is there, but is not what was written. */
+export class DocumentDamagedError extends Error {
+  constructor(path: string, why: string) {
+    super(`${path} is damaged: ${why}`)
+    this.name = 'DocumentDamagedError'
+  }
+}
+
+/** Reads a document; undefined if there is none. Throws DocumentDamagedError. */
+export async function readDocument(disk: Disk, path: string): Promise<unknown> {
+  const entry = await disk.stat(path)
+  if (entry === undefined) return undefined
+  if (entry.sizeBytes > DOCUMENT_BYTES_MAX) throw new DocumentDamagedError(path, 'it is too long')
+  const file = await disk.open(path, 'read')
+  try {
+    const bytes = Buffer.alloc(entry.sizeBytes)
+    await file.read(bytes, 0)
+    const [json = '', check = ''] = bytes.toString('utf8').split('\n')
+    if (check !== checkOf(json)) throw new DocumentDamagedError(path, 'its checksum does not match')
+    return JSON.parse(json)
+  } finally {
+    await file.close()
+  }
+}
+
+/** Replaces a document; durable when it resolves. */
+export async function writeDocument(disk: Disk, path: string, value: object): Promise<void> {
+  const json = JSON.stringify(value)
+  const temporary = `${path}.new`
+  if ((await disk.stat(temporary)) !== undefined) await disk.remove(temporary)
+  const file = await disk.open(temporary, 'create')
+  try {
+    await file.write([Buffer.from(`${json}\n${checkOf(json)}\n`)], 0)
+    await file.sync()
+  } finally {
+    await file.close()
+  }
+  await disk.rename(temporary, path)
+  await disk.syncDirectory(dirname(path))
+}
+
+function checkOf(json: string): string {
+  return crc32c(json).toString(16).padStart(8, '0')
+}

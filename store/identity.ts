@@ -1,0 +1,76 @@
+/**
+ * Who a data directory belongs to.
+ *
+ *     <data>/identity   { version, storageId, group, incarnation, bootCount, epoch }
+ *
+ * `incarnation` is made once, with the directory: another one under the same storage id is another server. `bootCount`
+ * grows with every start. `epoch` numbers the lives of the binlog under this storage id: a directory that lost its
+ * data begins with a higher one, so that no mark of an earlier life is ever taken for its own.
+ */
+import { join } from 'node:path'
+import type { Disk, Random } from '../runtime/world.ts'
+import { DocumentDamagedError, readDocument, writeDocument } from './durable-document.ts'
+
+const IDENTITY_VERSION = 1
+
+export interface Identity {
+  readonly storageId: number
+  readonly group: string
+  /** 32 hex digits. */
+  readonly incarnation: string
+  readonly bootCount: number
+  readonly epoch: number
+}
+
+/** The directory belongs to another storage server than the one that was to be started on it. */
+export class WrongIdentityError extends Error {
+  constructor(path: string, is: string, wanted: string) {
+    super(`${path} belongs to ${is}, not to ${wanted}`)
+    this.name = 'WrongIdentityError'
+  }
+}
+
+/** Opens or makes an identity and counts the start. Without a wanted id, a new directory gets a random one. */
+export async function openIdentity(
+  disk: Disk,
+  random: Random,
+  dataDirectory: string,
+  wanted: { storageId?: number | undefined; group: string },
+  storageIdMax: number,
+): Promise<Identity> {
+  const path = identityPath(dataDirectory)
+  const found = (await readDocument(disk, path)) as (Identity & { version: number }) | undefined
+  if (found !== undefined && found.version !== IDENTITY_VERSION) {
+    throw new DocumentDamagedError(path, `version ${found.version} is not known here`)
+  }
+  const identity: Identity = found
+    ? { ...found, bootCount: found.bootCount + 1 }
+    : {
+        storageId: wanted.storageId ?? 1 + random.below(storageIdMax),
+        group: wanted.group,
+        incarnation: random.bytes(16).toString('hex'),
+        bootCount: 1,
+        epoch: 1,
+      }
+  const expected = { storageId: wanted.storageId ?? identity.storageId, group: wanted.group }
+  if (identity.storageId !== expected.storageId || identity.group !== expected.group) {
+    throw new WrongIdentityError(path, nameOf(identity), nameOf(expected))
+  }
+  await writeIdentity(disk, dataDirectory, identity)
+  return identity
+}
+
+/** Replaces the identity; durable when it resolves. */
+export function writeIdentity(disk: Disk, dataDirectory: string, identity: Identity): Promise<void> {
+  const { storageId, group, incarnation, bootCount, epoch } = identity
+  const document = { version: IDENTITY_VERSION, storageId, group, incarnation, bootCount, epoch }
+  return writeDocument(disk, identityPath(dataDirectory), document)
+}
+
+function identityPath(dataDirectory: string): string {
+  return join(dataDirectory, 'identity')
+}
+
+function nameOf(server: { storageId: number; group: string }): string {
+  return `storage server ${server.storageId} of ${server.group}`
+}

@@ -1,0 +1,95 @@
+/**
+ * A plain file on its way in: bytes go to a temporary file, checksums are taken as they pass, and `seal` makes file,
+ * sidecar and their directory entries durable. Only then may a binlog record name it.
+ */
+import { crc32 } from '@node-rs/crc32'
+import { DfsError } from '../protocol/errors.ts'
+import type { Disk, DiskFile } from '../runtime/world.ts'
+import { hasSidecar, SidecarWriter, sidecarPath } from './sidecar.ts'
+import type { StorePath } from './store-path.ts'
+
+export class IncomingFile {
+  readonly storePath: StorePath
+  /** Names the temporary file, also in the binlog record. */
+  readonly token: string
+  readonly #disk: Disk
+  readonly #file: DiskFile
+  readonly #sums = new SidecarWriter()
+  #sizeBytes = 0
+  #crc32 = 0
+  #open = true
+
+  private constructor(disk: Disk, storePath: StorePath, token: string, file: DiskFile) {
+    this.#disk = disk
+    this.storePath = storePath
+    this.token = token
+    this.#file = file
+  }
+
+  /** Makes the temporary file. */
+  static async create(disk: Disk, storePath: StorePath, token: string): Promise<IncomingFile> {
+    return new IncomingFile(disk, storePath, token, await disk.open(storePath.temporaryPath(token), 'create'))
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes
+  }
+
+  /** CRC32 of everything written so far. */
+  get crc32(): number {
+    return this.#crc32
+  }
+
+  /** Writes the next block; all but the last must be full. The block may be reused when it resolves. */
+  async write(block: Buffer): Promise<void> {
+    const offsetBytes = this.#sizeBytes
+    this.#sizeBytes += block.length
+    const written = this.#file.write([block], offsetBytes)
+    // The checksums are taken while the disk works.
+    this.#crc32 = crc32(block, this.#crc32)
+    this.#sums.add(block)
+    await written
+  }
+
+  /** Makes everything durable and closes the file. */
+  async seal(): Promise<void> {
+    const synced = [this.#file.sync()]
+    if (hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar())
+    await Promise.all(synced)
+    await this.#close()
+    await this.storePath.syncTemporary()
+  }
+
+  /** Throws the file away; to be called whenever it was not committed. */
+  async discard(): Promise<void> {
+    await this.#close()
+    await this.#disk.remove(this.storePath.temporaryPath(this.token)).catch(ignoreMissing)
+    await this.#disk.remove(sidecarPath(this.storePath.temporaryPath(this.token))).catch(ignoreMissing)
+  }
+
+  async #writeSidecar(): Promise<void> {
+    const file = await this.#disk.open(sidecarPath(this.storePath.temporaryPath(this.token)), 'create')
+    try {
+      await file.write([this.#sums.encode(this.#sizeBytes)], 0)
+      await file.sync()
+    } finally {
+      await file.close()
+    }
+  }
+
+  async #close(): Promise<void> {
+    if (!this.#open) return
+    this.#open = false
+    await this.#file.close()
+  }
+}
+
+/** What is left behind by a failed removal is swept at the next start. */
+function ignoreMissing(): void {}
+
+/** Throws `digest_mismatch` unless the file has this size and sum. */
+export function checkContent(file: IncomingFile, sizeBytes: number | undefined, sum: number): void {
+  if (file.sizeBytes !== sizeBytes || file.crc32 !== sum) {
+    throw new DfsError('digest_mismatch', `got ${file.sizeBytes} bytes, CRC32 ${file.crc32.toString(16)}`)
+  }
+}

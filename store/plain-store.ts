@@ -1,0 +1,419 @@
+/** The store in which every file is a file of its own. */
+import { join } from 'node:path'
+import type { BinlogPosition } from '../protocol/binlog-record.ts'
+import { isAfter } from '../protocol/binlog-record.ts'
+import { DfsError } from '../protocol/errors.ts'
+import { DIRECTORIES, decodeFileName, encodeFileName, type FileNameParts, STORAGE_ID_MAX } from '../protocol/file-id.ts'
+import {
+  type SourcePosition,
+  STORE_PATH_ANY,
+  STORE_PATHS_MAX,
+  type StorePathReport,
+} from '../protocol/storage-messages.ts'
+import type { Log } from '../runtime/log.ts'
+import type { Timers } from '../runtime/timers.ts'
+import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
+import { Binlog, type BinlogEnd, type Flush } from './binlog.ts'
+import { binlogDirectory } from './binlog-files.ts'
+import { type ReadRecord, readRecords } from './binlog-reader.ts'
+import { writeCheckpoint } from './checkpoint.ts'
+import { type Identity, openIdentity, writeIdentity } from './identity.ts'
+import { IncomingFile } from './incoming-file.ts'
+import { placeFile, removeFile } from './placing.ts'
+import { type Recovery, recover } from './recovery.ts'
+import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
+import { StorePath } from './store-path.ts'
+import { StoredFile } from './stored-file.ts'
+import { UploadIds } from './upload-ids.ts'
+
+/** As FastDFS: this many files go to one directory before the next one's turn. */
+const FILES_PER_DIRECTORY = 100
+
+/** Recovery reads at most this many records, or this much time's worth of them. */
+const CHECKPOINT_RECORDS = 2000
+const CHECKPOINT_MS = 10_000
+
+/** Errors after which a disk is not written to again; a full one heals by itself. */
+const HARMLESS = new Set(['ENOSPC', 'EDQUOT', 'ENOENT', 'EEXIST'])
+
+export interface StoreOptions {
+  readonly dataDirectory: string
+  readonly group: string
+  /** Given, or kept from the first start, or chosen at random then. */
+  readonly storageId?: number
+  /** Empty for one store path inside the data directory. */
+  readonly storePaths: readonly string[]
+  readonly storePathChoice: 'round_robin' | 'most_free'
+  readonly reservedBytes: number
+}
+
+/** What a data directory is opened with: identity and lock come first, because an epoch may have to be raised before the rest. */
+export interface OpenDirectory {
+  readonly identity: Identity
+  readonly lock: DiskLock
+}
+
+/** Locks a data directory and reads whose it is. Rejects with a DiskError (`EEXIST`) if another process has it. */
+export async function openDirectory(world: World, options: StoreOptions): Promise<OpenDirectory> {
+  await world.disk.makeDirectory(options.dataDirectory)
+  const lock = await world.disk.lock(options.dataDirectory)
+  try {
+    const wanted = { storageId: options.storageId, group: options.group }
+    const identity = await openIdentity(world.disk, world.random, options.dataDirectory, wanted, STORAGE_ID_MAX)
+    return { identity, lock }
+  } catch (error) {
+    await lock.release()
+    throw error
+  }
+}
+
+/** Takes a higher epoch: this id has lived before, in a directory that is gone. */
+export async function raiseEpoch(world: World, options: StoreOptions, identity: Identity, epoch: number) {
+  const raised = { ...identity, epoch }
+  await writeIdentity(world.disk, options.dataDirectory, raised)
+  return raised
+}
+
+export class PlainStore implements Store {
+  readonly storageId: number
+  readonly group: string
+  readonly epoch: number
+  readonly recovery: RecoveryReport
+  readonly #world: World
+  readonly #options: StoreOptions
+  readonly #identity: Identity
+  readonly #log: Log
+  readonly #paths: ReadonlyMap<number, StorePath>
+  readonly #binlog: Binlog
+  readonly #uploads = new UploadIds()
+  /** What peers' records have been applied and are durable, by source. */
+  readonly #positions: Map<number, SourcePosition>
+  /** What has been given to the binlog, by source: at or past the position. */
+  readonly #enqueued = new Map<number, { at: BinlogPosition; done: Promise<unknown> }>()
+  /** Resolves when the record before has been given to the binlog, by source. */
+  readonly #turns = new Map<number, Promise<void>>()
+  readonly #stopCheckpoints: () => void
+  #tokens = 0
+  #pathTurn = 0
+  #checkpointed: number
+  #checkpointing: Promise<void> | undefined
+
+  private constructor(
+    world: World,
+    timers: Timers,
+    log: Log,
+    options: StoreOptions,
+    identity: Identity,
+    paths: ReadonlyMap<number, StorePath>,
+    recovered: Recovery,
+  ) {
+    this.#world = world
+    this.#options = options
+    this.#identity = identity
+    this.#log = log
+    this.#paths = paths
+    this.storageId = identity.storageId
+    this.group = identity.group
+    this.epoch = identity.epoch
+    this.#positions = recovered.positions
+    this.#checkpointed = recovered.end.sequence
+    this.#binlog = new Binlog(world.disk, world.clock, {
+      ...recovered,
+      directory: binlogDirectory(options.dataDirectory),
+      epoch: identity.epoch,
+    })
+    for (const { uploadId, name } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(name))
+    const { redone, tornBytes, damagedLines, missing, removedTemporaries } = recovered
+    this.recovery = { redone, tornBytes, damagedLines, missing, removedTemporaries }
+    this.#binlog.onFlush(({ sequence }) => {
+      if (sequence - this.#checkpointed >= CHECKPOINT_RECORDS) void this.#checkpoint()
+    })
+    let cancel = timers.set(CHECKPOINT_MS, tick.bind(this))
+    this.#stopCheckpoints = () => cancel()
+    function tick(this: PlainStore) {
+      void this.#checkpoint()
+      cancel = timers.set(CHECKPOINT_MS, tick.bind(this))
+    }
+  }
+
+  /** Recovers a data directory and opens it. */
+  static async open(
+    world: World,
+    timers: Timers,
+    log: Log,
+    options: StoreOptions,
+    identity: Identity,
+  ): Promise<PlainStore> {
+    const roots = options.storePaths.length > 0 ? options.storePaths : [join(options.dataDirectory, 'store')]
+    if (roots.length > STORE_PATHS_MAX) throw new RangeError(`at most ${STORE_PATHS_MAX} store paths`)
+    const paths = new Map<number, StorePath>()
+    for (const [index, root] of roots.entries()) {
+      paths.set(index, await StorePath.open(world.disk, index, root, options.reservedBytes, identity.incarnation))
+    }
+    const recovered = await recover(world.disk, options.dataDirectory, identity.epoch, paths)
+    const store = new PlainStore(world, timers, log, options, identity, paths, recovered)
+    await store.#writeCheckpoint()
+    return store
+  }
+
+  get end(): BinlogEnd {
+    return this.#binlog.end
+  }
+
+  get failure(): Error | undefined {
+    return this.#binlog.failure
+  }
+
+  async receive(storePathIndex: number, expectedBytes: number): Promise<IncomingFile> {
+    if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
+    const path = this.#choosePath(storePathIndex, expectedBytes)
+    path.reserve(expectedBytes)
+    return this.#newFile(path)
+  }
+
+  async create(file: IncomingFile, upload: { extension: string; uploadId: string | undefined }): Promise<string> {
+    const { uploadId } = upload
+    const known = uploadId === undefined ? undefined : this.#uploads.get(uploadId)
+    if (known !== undefined) {
+      await file.discard()
+      return known
+    }
+    const created = this.#create(file, upload)
+    if (uploadId !== undefined) this.#uploads.set(uploadId, created)
+    return created
+  }
+
+  async open(name: string): Promise<StoredFile | undefined> {
+    const parts = decodeFileName(name)
+    if (parts.sizeBytes === undefined) throw new DfsError('bad_file_id', 'files of this kind are not kept here')
+    const path = this.#pathOf(parts)
+    try {
+      return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32)
+    } catch (error) {
+      if ((error as DiskError).errno !== 'ENOENT') throw error
+      // An empty mount point has no files either: that is a lost disk, not a missing file.
+      await path.checkPresent()
+      if (path.failure !== undefined) throw path.failure
+      return undefined
+    }
+  }
+
+  async delete(name: string): Promise<boolean> {
+    const parts = decodeFileName(name)
+    const path = this.#pathOf(parts)
+    if ((await this.#world.disk.stat(path.pathOf(parts))) === undefined) {
+      await path.checkPresent()
+      return false
+    }
+    await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
+    return true
+  }
+
+  position(storageId: number): SourcePosition | undefined {
+    return this.#positions.get(storageId)
+  }
+
+  get positions(): readonly SourcePosition[] {
+    return [...this.#positions.values()]
+  }
+
+  async apply(shipped: ShippedRecord, file: IncomingFile | undefined): Promise<void> {
+    const source = shipped.origin.storageId
+    const before = this.#turns.get(source)
+    let done: Promise<unknown> = Promise.resolve()
+    const turn = (async () => {
+      // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
+      const sealed = file === undefined ? undefined : this.#seal(file)
+      await Promise.all([before?.catch(ignore), sealed])
+      done = this.#enqueue(shipped, file)
+    })()
+    this.#turns.set(source, turn)
+    await turn
+    await done
+  }
+
+  readRecords(range: { after: number; until: number }): AsyncGenerator<ReadRecord> {
+    const directory = binlogDirectory(this.#options.dataDirectory)
+    return readRecords(this.#world.disk, directory, this.epoch, range, (path, offsetBytes) =>
+      this.#log.error({ path, offsetBytes }, 'a binlog line is damaged and cannot be shipped'),
+    )
+  }
+
+  onFlush(listener: (flush: Flush) => void): void {
+    this.#binlog.onFlush(listener)
+  }
+
+  async measure(): Promise<readonly StorePathReport[]> {
+    await Promise.all([...this.#paths.values()].map(path => path.measure()))
+    return this.storePaths
+  }
+
+  get storePaths(): readonly StorePathReport[] {
+    return [...this.#paths.values()].map(path => path.report)
+  }
+
+  noteFailure(name: string, error: unknown): void {
+    this.#noteFailure(this.#pathOf(decodeFileName(name)), error)
+  }
+
+  async close(): Promise<void> {
+    this.#stopCheckpoints()
+    await this.#binlog.close()
+    await this.#checkpoint()
+  }
+
+  async #create(file: IncomingFile, { extension, uploadId }: { extension: string; uploadId: string | undefined }) {
+    const path = file.storePath
+    await this.#seal(file)
+    const { token, sizeBytes, crc32 } = file
+    const record = await this.#binlog.append(({ sequence, timeMs }) => {
+      const name = encodeFileName({
+        storePathIndex: path.index,
+        directoryIndex: Math.floor(sequence / FILES_PER_DIRECTORY) % (DIRECTORIES * DIRECTORIES),
+        storageId: this.storageId,
+        createTimeS: Math.floor(timeMs / 1000),
+        sizeBytes,
+        crc32,
+        // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
+        salt: sequence,
+        extension,
+        padding: this.#world.random.below(10_000_000),
+      })
+      return {
+        op: 'C',
+        name,
+        token,
+        uploadId,
+        effect: () => this.#guard(path, () => placeFile(this.#world.disk, path, token, name)),
+      }
+    })
+    return record.name
+  }
+
+  /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */
+  #enqueue({ origin, previous, record }: ShippedRecord, file: IncomingFile | undefined): Promise<unknown> {
+    const source = origin.storageId
+    const last = this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
+    if (!isAfter(origin, last.at)) return Promise.all([last.done, file?.discard()])
+    const expected = origin.epoch === last.at.epoch ? last.at.sequence : 0
+    if (previous !== expected) {
+      throw new DfsError(
+        'bad_request',
+        `record ${origin.sequence} follows ${previous}, but ${expected} is the last one here`,
+      )
+    }
+    const { name, timeMs, uploadId } = record
+    const path = this.#pathOf(decodeFileName(name))
+    const token = file?.token
+    const isCreate = record.op === 'C'
+    const effect = async () => {
+      if (!isCreate) await this.#remove(path, name)
+      else if (token !== undefined) await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
+      this.#positions.set(source, { ...origin, timeMs })
+    }
+    const done = this.#binlog.append(() => ({
+      op: isCreate ? 'c' : 'd',
+      name,
+      token,
+      origin,
+      uploadId,
+      timeMs,
+      effect,
+    }))
+    if (isCreate && uploadId !== undefined)
+      this.#uploads.set(
+        uploadId,
+        done.then(() => name),
+      )
+    const entry = { at: origin, done }
+    this.#enqueued.set(source, entry)
+    // What failed must be shipped again: the next session starts from the position.
+    done.catch(() => {
+      if (this.#enqueued.get(source) === entry) this.#enqueued.delete(source)
+    })
+    return done
+  }
+
+  /** Makes the bytes durable. Later failures leave the temporary file alone: its record may be durable already. */
+  async #seal(file: IncomingFile): Promise<void> {
+    try {
+      await this.#guard(file.storePath, () => file.seal())
+    } catch (error) {
+      await file.discard()
+      throw error
+    }
+  }
+
+  #newFile(path: StorePath): Promise<IncomingFile> {
+    const token = `${this.#identity.bootCount}n${this.#tokens++}`
+    return this.#guard(path, () => IncomingFile.create(this.#world.disk, path, token))
+  }
+
+  #choosePath(storePathIndex: number, expectedBytes: number): StorePath {
+    const writable = (path: StorePath) => path.failure === undefined && path.availableBytes > expectedBytes
+    if (storePathIndex !== STORE_PATH_ANY) {
+      const path = this.#paths.get(storePathIndex)
+      if (path === undefined) throw new DfsError('bad_request', `there is no store path ${storePathIndex}`)
+      if (!writable(path)) throw new DfsError('no_space')
+      return path
+    }
+    const candidates = [...this.#paths.values()].filter(writable)
+    const first = candidates[0]
+    if (first === undefined) throw new DfsError('no_space')
+    if (this.#options.storePathChoice === 'round_robin') return candidates[this.#pathTurn++ % candidates.length]!
+    return candidates.reduce((best, path) => (path.availableBytes > best.availableBytes ? path : best), first)
+  }
+
+  #pathOf(parts: FileNameParts): StorePath {
+    const path = this.#paths.get(parts.storePathIndex)
+    if (path === undefined) throw new DfsError('bad_request', `there is no store path ${parts.storePathIndex} here`)
+    return path
+  }
+
+  #remove(path: StorePath, name: string): Promise<void> {
+    return this.#guard(path, () => removeFile(this.#world.disk, path, name))
+  }
+
+  /** Does disk work for a path; an error that means a bad disk turns the path read-only. */
+  async #guard<T>(path: StorePath, work: () => Promise<T>): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      this.#noteFailure(path, error)
+      throw error
+    }
+  }
+
+  #noteFailure(path: StorePath, error: unknown): void {
+    if (!(error instanceof DiskError) || HARMLESS.has(error.errno) || path.failure !== undefined) return
+    path.fail(error)
+    this.#log.error({ err: error, storePath: path.index }, 'a store path failed and takes no more files')
+  }
+
+  async #checkpoint(): Promise<void> {
+    if (this.#binlog.end.sequence === this.#checkpointed) return
+    this.#checkpointing ??= this.#writeCheckpoint()
+      .catch(error => this.#log.error({ err: error }, 'no checkpoint could be written'))
+      .finally(() => {
+        this.#checkpointing = undefined
+      })
+    await this.#checkpointing
+  }
+
+  async #writeCheckpoint(): Promise<void> {
+    const { sequence, timeMs } = this.#binlog.end
+    const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions }
+    // A path that failed keeps its records in front of the checkpoint, for the day its disk is back.
+    for (const path of this.#paths.values()) {
+      if (path.failure !== undefined) throw path.failure
+      await path.syncChanges()
+    }
+    await writeCheckpoint(this.#world.disk, this.#options.dataDirectory, checkpoint)
+    this.#checkpointed = sequence
+  }
+}
+
+const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }
+
+/** Whoever was before us has its own failure; we only needed its place. */
+function ignore(): void {}

@@ -1,0 +1,160 @@
+/**
+ * What happens before a data directory serves again.
+ *
+ *     checkpoint ──▶ every record after it ──▶ its effect is done again ──▶ left-over temporary files are removed
+ *                            │
+ *                            ├─ a bad line, and nothing of a later batch behind it: the torn end of the last flush,
+ *                            │  which was never acknowledged; the file is cut there
+ *                            └─ a bad line with a later batch behind it: damage to something acknowledged; it is
+ *                               counted and told, and the records after it are kept
+ */
+
+import type { BinlogRecord } from '../protocol/binlog-record.ts'
+import { decodeFileName } from '../protocol/file-id.ts'
+import type { SourcePosition } from '../protocol/storage-messages.ts'
+import type { Disk, DiskFile } from '../runtime/world.ts'
+import type { BinlogEnd } from './binlog.ts'
+import { binlogDirectory, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
+import { readRecords } from './binlog-reader.ts'
+import { readCheckpoint } from './checkpoint.ts'
+import { placeFile, removeFile } from './placing.ts'
+import type { StorePath } from './store-path.ts'
+import { UPLOAD_IDS_MAX } from './upload-ids.ts'
+
+/** What recovery found and did. */
+export interface Recovery {
+  readonly end: BinlogEnd
+  readonly positions: Map<number, SourcePosition>
+  /** The last binlog file, open for the next record, and its length. */
+  readonly file: DiskFile | undefined
+  readonly fileBytes: number
+  /** Upload ids at the end of the binlog and their names, oldest first. */
+  readonly uploads: readonly { uploadId: string; name: string }[]
+  readonly redone: number
+  /** Bytes cut from the end of the binlog. */
+  readonly tornBytes: number
+  /** Bad lines between acknowledged ones. */
+  readonly damagedLines: number
+  /** Files a record says are here, and are not; without those deleted later. */
+  readonly missing: readonly string[]
+  readonly removedTemporaries: number
+}
+
+export async function recover(
+  disk: Disk,
+  dataDirectory: string,
+  epoch: number,
+  storePaths: ReadonlyMap<number, StorePath>,
+): Promise<Recovery> {
+  const directory = binlogDirectory(dataDirectory)
+  await disk.makeDirectory(directory)
+  const checkpoint = await readCheckpoint(disk, dataDirectory, epoch)
+  const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
+  const missing = new Set<string>()
+  let end: BinlogEnd = { sequence: checkpoint.sequence, timeMs: checkpoint.timeMs }
+  let redone = 0
+  let tornBytes = 0
+  let damagedLines = 0
+  let last: { file: DiskFile; bytes: number } | undefined
+
+  const files = await listBinlogFiles(disk, directory, epoch)
+  const first = fileOf(files, checkpoint.sequence + 1)
+  const replayed = first === undefined ? files : files.slice(files.indexOf(first))
+  for (const { path } of replayed) {
+    await last?.file.close()
+    const file = await disk.open(path, 'update')
+    const from = await findSequence(file, checkpoint.sequence + 1)
+    let bytes = await file.sizeBytes()
+    for await (const { record, offsetBytes } of readLines(file, from)) {
+      if (record === undefined) {
+        const isLastFile = path === replayed.at(-1)!.path
+        if (isLastFile && (await isTornEnd(file, offsetBytes, end.sequence))) {
+          tornBytes = bytes - offsetBytes
+          bytes = offsetBytes
+          await file.truncate(bytes)
+          break
+        }
+        damagedLines++
+        continue
+      }
+      if (record.sequence <= checkpoint.sequence) continue
+      await redo(disk, record, storePaths, missing)
+      redone++
+      end = { sequence: record.sequence, timeMs: record.origin ? end.timeMs : record.timeMs }
+      if (record.origin !== undefined)
+        positions.set(record.origin.storageId, { ...record.origin, timeMs: record.timeMs })
+    }
+    last = { file, bytes }
+  }
+  // What was cut must stay cut, and what was found may have been in memory only: both become durable before anybody
+  // is told of a record.
+  await last?.file.sync()
+  if (last !== undefined) await disk.syncDirectory(directory)
+  for (const path of storePaths.values()) await path.syncChanges()
+  return {
+    end,
+    positions,
+    file: last?.file,
+    fileBytes: last?.bytes ?? 0,
+    uploads: await lastUploads(disk, directory, epoch, end.sequence),
+    redone,
+    tornBytes,
+    damagedLines,
+    missing: [...missing],
+    removedTemporaries: await removeTemporaries(disk, storePaths),
+  }
+}
+
+/** Whether everything from a bad line on belongs to the flush the bad line was in, and so was never acknowledged. */
+async function isTornEnd(file: DiskFile, offsetBytes: number, lastGoodSequence: number): Promise<boolean> {
+  for await (const { record } of readLines(file, offsetBytes)) {
+    // A later batch was only begun after the one of the bad line was durable.
+    if (record !== undefined && record.batch > lastGoodSequence + 1) return false
+  }
+  return true
+}
+
+/** Does the effect of a record again, whatever of it was done before. */
+async function redo(
+  disk: Disk,
+  record: BinlogRecord,
+  storePaths: ReadonlyMap<number, StorePath>,
+  missing: Set<string>,
+): Promise<void> {
+  const parts = decodeFileName(record.name)
+  const storePath = storePaths.get(parts.storePathIndex)
+  if (storePath === undefined || storePath.failure !== undefined) {
+    // The disk is not there: its files are not judged, and nothing on it is touched.
+    return
+  }
+  if (record.op === 'D' || record.op === 'd') {
+    missing.delete(record.name)
+    await removeFile(disk, storePath, record.name)
+  } else if (record.token !== undefined) {
+    const waiting = (await disk.stat(storePath.temporaryPath(record.token))) !== undefined
+    if (waiting) await placeFile(disk, storePath, record.token, record.name)
+    else if ((await disk.stat(storePath.pathOf(parts))) === undefined) missing.add(record.name)
+  }
+}
+
+async function lastUploads(disk: Disk, directory: string, epoch: number, endSequence: number) {
+  const after = Math.max(0, endSequence - UPLOAD_IDS_MAX)
+  const uploads: { uploadId: string; name: string }[] = []
+  for await (const { record } of readRecords(disk, directory, epoch, { after, until: endSequence }, () => {})) {
+    if (record.uploadId !== undefined) uploads.push({ uploadId: record.uploadId, name: record.name })
+  }
+  return uploads
+}
+
+/** Nobody is on the way in when a server starts: what lies in `tmp` belongs to uploads that were never acknowledged. */
+async function removeTemporaries(disk: Disk, storePaths: ReadonlyMap<number, StorePath>): Promise<number> {
+  let removed = 0
+  for (const storePath of storePaths.values()) {
+    if (storePath.failure !== undefined) continue
+    for (const name of await disk.list(storePath.temporaryPath(''))) {
+      await disk.remove(storePath.temporaryPath(name))
+      removed++
+    }
+  }
+  return removed
+}

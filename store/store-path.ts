@@ -1,0 +1,150 @@
+/**
+ * One store path: a directory, usually a disk of its own, that holds a share of the files.
+ *
+ *     <path>/identity            { version, incarnation, index }: tells our disk from another one mounted here
+ *     <path>/tmp/<token>         files on their way in
+ *     <path>/data/0A/3F/<name>   files, in 256 x 256 directories made when they are first needed
+ */
+import { join } from 'node:path'
+import { DIRECTORIES, type FileNameParts } from '../protocol/file-id.ts'
+import type { StorePathReport } from '../protocol/storage-messages.ts'
+import { type Disk, DiskError } from '../runtime/world.ts'
+import { CoalescedSync } from './coalesced-sync.ts'
+import { DocumentDamagedError, readDocument, writeDocument } from './durable-document.ts'
+
+const STORE_PATH_VERSION = 1
+
+export class StorePath {
+  readonly index: number
+  readonly root: string
+  /** Never given to uploads. */
+  readonly reservedBytes: number
+  readonly #disk: Disk
+  readonly #incarnation: string
+  readonly #temporarySync: CoalescedSync
+  /** One bit per directory that is known to exist. */
+  readonly #made = new Uint8Array((DIRECTORIES * DIRECTORIES) / 8)
+  /** Directories whose entries changed since the last checkpoint. */
+  #changed = new Set<string>()
+  #space = { totalBytes: 0, freeBytes: 0 }
+  #failure: Error | undefined
+
+  private constructor(disk: Disk, index: number, root: string, reservedBytes: number, incarnation: string) {
+    this.#disk = disk
+    this.index = index
+    this.root = root
+    this.reservedBytes = reservedBytes
+    this.#incarnation = incarnation
+    this.#temporarySync = new CoalescedSync(() => disk.syncDirectory(join(root, 'tmp')))
+  }
+
+  /** Opens a store path of a data directory, or makes it. Throws if another data directory's path is there. */
+  static async open(disk: Disk, index: number, root: string, reservedBytes: number, incarnation: string) {
+    const path = new StorePath(disk, index, root, reservedBytes, incarnation)
+    await disk.makeDirectory(join(root, 'tmp'))
+    await disk.makeDirectory(join(root, 'data'))
+    const found = await path.#readIdentity()
+    if (found === undefined) {
+      await writeDocument(disk, join(root, 'identity'), { version: STORE_PATH_VERSION, incarnation, index })
+    } else if (found.incarnation !== incarnation || found.index !== index) {
+      throw new DocumentDamagedError(join(root, 'identity'), 'this is a store path of another data directory')
+    }
+    await path.measure()
+    return path
+  }
+
+  /** Where a file lies. */
+  pathOf(file: Pick<FileNameParts, 'directory' | 'baseName'>): string {
+    return join(this.root, 'data', file.directory, file.baseName)
+  }
+
+  temporaryPath(token: string): string {
+    return join(this.root, 'tmp', token)
+  }
+
+  /** Makes the entries of files on their way in durable; many at once share one sync. */
+  syncTemporary(): Promise<void> {
+    return this.#temporarySync.request()
+  }
+
+  /** Makes sure that a file's directory exists. */
+  async makeDirectoryOf(file: Pick<FileNameParts, 'directory'>): Promise<void> {
+    const [high = '', low = ''] = file.directory.split('/')
+    const index = Number.parseInt(high, 16) * DIRECTORIES + Number.parseInt(low, 16)
+    const bit = 1 << (index & 7)
+    if ((this.#made[index >> 3]! & bit) !== 0) return
+    await this.#disk.makeDirectory(join(this.root, 'data', file.directory))
+    this.#changed.add(join(this.root, 'data', high)).add(join(this.root, 'data'))
+    this.#made[index >> 3]! |= bit
+  }
+
+  /** Notes that a file's directory has to be synced before the record of the change may be forgotten. */
+  noteChange(file: Pick<FileNameParts, 'directory'>): void {
+    this.#changed.add(join(this.root, 'data', file.directory))
+  }
+
+  /** Makes all changes so far durable. */
+  async syncChanges(): Promise<void> {
+    const changed = this.#changed
+    this.#changed = new Set()
+    try {
+      for (const directory of changed) await this.#disk.syncDirectory(directory)
+    } catch (error) {
+      for (const directory of changed) this.#changed.add(directory)
+      throw error
+    }
+  }
+
+  /** Turns the path read-only for good: a disk that failed once is not trusted again by this process. */
+  fail(error: Error): void {
+    this.#failure ??= error
+  }
+
+  get failure(): Error | undefined {
+    return this.#failure
+  }
+
+  /** Throws unless the disk behind this path is still ours: an empty mount point has no files, and none is deleted. */
+  async checkPresent(): Promise<void> {
+    const found = await this.#readIdentity()
+    if (found?.incarnation !== this.#incarnation || found.index !== this.index) {
+      throw new DiskError('find', this.root, 'ENODEV')
+    }
+  }
+
+  /** Looks at the disk's free space, and whether the disk is there. */
+  async measure(): Promise<void> {
+    try {
+      await this.checkPresent()
+      this.#space = await this.#disk.space(this.root)
+    } catch (error) {
+      this.fail(error as Error)
+    }
+  }
+
+  /** Room for uploads above the reserve. */
+  get availableBytes(): number {
+    return Math.max(0, this.#space.freeBytes - this.reservedBytes)
+  }
+
+  /** Counts bytes that are about to be written, until the next measurement sees them. */
+  reserve(bytes: number): void {
+    this.#space = { ...this.#space, freeBytes: this.#space.freeBytes - bytes }
+  }
+
+  get report(): StorePathReport {
+    return {
+      index: this.index,
+      totalBytes: this.#space.totalBytes,
+      freeBytes: Math.max(0, this.#space.freeBytes),
+      reservedBytes: this.reservedBytes,
+      writable: this.#failure === undefined,
+    }
+  }
+
+  async #readIdentity(): Promise<{ incarnation: string; index: number } | undefined> {
+    return (await readDocument(this.#disk, join(this.root, 'identity'))) as
+      | { incarnation: string; index: number }
+      | undefined
+  }
+}

@@ -1,0 +1,64 @@
+/** The one interface behind which files are kept; what is behind it may change without anybody in front noticing. */
+import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
+import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
+import type { BinlogEnd, Flush } from './binlog.ts'
+import type { ReadRecord } from './binlog-reader.ts'
+import type { IncomingFile } from './incoming-file.ts'
+import type { Recovery } from './recovery.ts'
+import type { StoredFile } from './stored-file.ts'
+
+/** What recovery has to report. */
+export type RecoveryReport = Omit<Recovery, 'file' | 'fileBytes' | 'positions' | 'uploads' | 'end'>
+
+/** A record of a source as a peer gets it: with the place of the shipped record before it, so that a gap is seen. */
+export interface ShippedRecord {
+  readonly origin: RecordOrigin
+  /** The sequence of the source's record that was shipped before this one, 0 for the first of an epoch. */
+  readonly previous: number
+  readonly record: BinlogRecord
+}
+
+/** Every failure is a DfsError or a DiskError. */
+export interface Store {
+  readonly storageId: number
+  readonly group: string
+  readonly epoch: number
+  readonly recovery: RecoveryReport
+  /** The last record that peers may have. */
+  readonly end: BinlogEnd
+  /** Why nothing can be changed any more, if so. */
+  readonly failure: Error | undefined
+
+  /** Opens a temporary file on a store path, or on one of the store's choice. Rejects with `no_space`. */
+  receive(storePathIndex: number, expectedBytes: number): Promise<IncomingFile>
+  /**
+   * Makes an uploaded file durable and visible, and names it; a known upload id gives the name it already has. The file
+   * belongs to the store from here on, whatever happens.
+   */
+  create(file: IncomingFile, upload: { extension: string; uploadId: string | undefined }): Promise<string>
+  /** Opens a file by its name; undefined if it is not here. */
+  open(name: string): Promise<StoredFile | undefined>
+  /** Deletes a file of this source; false if it is not here. */
+  delete(name: string): Promise<boolean>
+
+  /** How far the records of a source have been applied here. */
+  position(storageId: number): SourcePosition | undefined
+  readonly positions: readonly SourcePosition[]
+  /**
+   * Applies a record of a peer; records of one source take effect in the order of the calls, and only once. The file
+   * belongs to the store from here on. Rejects with `bad_request` if a record in between has not been applied.
+   */
+  apply(shipped: ShippedRecord, file: IncomingFile | undefined): Promise<void>
+  /** Reads own records after one sequence up to another. */
+  readRecords(range: { after: number; until: number }): AsyncGenerator<ReadRecord>
+
+  /** Calls back after every flush, when its records may be shipped. */
+  onFlush(listener: (flush: Flush) => void): void
+  /** Measures the disks anew. */
+  measure(): Promise<readonly StorePathReport[]>
+  readonly storePaths: readonly StorePathReport[]
+  /** Takes note of a read or write that failed on a file's disk. */
+  noteFailure(name: string, error: unknown): void
+  /** Finishes what is under way, writes a checkpoint, lets go of the directory. */
+  close(): Promise<void>
+}
