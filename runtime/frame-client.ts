@@ -16,6 +16,8 @@ const REPLY_BYTES_MAX = 64 * 1024
 /** How often a connection with requests under way is looked at. */
 const WATCH_MS = 500
 
+const DONE = Promise.resolve()
+
 /** Sends a body of known length piece by piece. */
 export type BodySource = (send: (parts: readonly Uint8Array[]) => Promise<void>) => Promise<void>
 
@@ -87,9 +89,28 @@ export class FrameClient {
 
   /** Sends a request of any length and hands the reply's body to `receive`. Rejects with a DfsError. */
   exchange<T>(command: number, bodyBytes: number, source: BodySource, receive: Receive<T>, status = 0): Promise<T> {
+    return this.#enqueue(() => this.#sendFrame(command, bodyBytes, source, status), receive)
+  }
+
+  /** Sends a request and, after it, frames of `dataCommand` until the source ends, then an empty one. */
+  exchangeStream(
+    command: number,
+    body: Uint8Array,
+    dataCommand: number,
+    source: (send: (piece: Uint8Array) => Promise<void>) => Promise<void>,
+  ): Promise<Buffer> {
+    return this.#enqueue(async () => {
+      await this.#sendFrame(command, body.length, send => send([body]), 0)
+      await source(piece => (piece.length === 0 ? DONE : this.#sendFrame(dataCommand, piece.length, send => send([piece]), 0)))
+      await this.#sendFrame(dataCommand, 0, () => DONE, 0)
+    }, receiveWhole)
+  }
+
+  /** Takes a place in the order of requests: sends when those before are sent, receives when those before are answered. */
+  #enqueue<T>(sendAll: () => Promise<void>, receive: Receive<T>): Promise<T> {
     if (this.#broken !== undefined) return Promise.reject(this.#broken)
     this.#usedMs = this.#options.clock.monotonicMs()
-    const sent = this.#sending.then(() => this.#sendFrame(command, bodyBytes, source, status))
+    const sent = this.#sending.then(sendAll)
     // A request that could not be sent whole has spoilt the stream for all that follow.
     this.#sending = sent.catch(error => this.#fail(error))
     this.#watch()
@@ -105,7 +126,7 @@ export class FrameClient {
   }
 
   async #sendFrame(command: number, bodyBytes: number, source: BodySource, status: number): Promise<void> {
-    if (this.#broken !== undefined) return
+    if (this.#broken !== undefined) throw this.#broken
     let head: Buffer | undefined = header(command, bodyBytes, status)
     let left = bodyBytes
     await source(async parts => {
@@ -166,7 +187,8 @@ export class FrameClient {
   }
 }
 
-async function receiveWhole(body: FrameReader, head: FrameHeader): Promise<Buffer> {
+/** Takes a short reply whole. */
+export async function receiveWhole(body: FrameReader, head: FrameHeader): Promise<Buffer> {
   if (head.lengthBytes > REPLY_BYTES_MAX) throw new DfsError('internal', 'the reply is longer than any honest one')
   const whole = Buffer.allocUnsafe(head.lengthBytes)
   await body.readBody(whole)

@@ -101,6 +101,11 @@ export class FrameReader {
     while (this.#bodyLeft > 0) await this.bytes(Math.min(this.#bodyLeft, RECEIVE_BYTES))
   }
 
+  /** Throws away whatever comes until the other side ends. */
+  async discard(): Promise<void> {
+    while ((await this.#socket.read(this.#buffer)) > 0);
+  }
+
   /** Waits for more bytes; false if the other side ended. */
   async #receive(silentMsMax: number): Promise<boolean> {
     if (this.#start === this.#end) {

@@ -172,24 +172,31 @@ export class Connection {
     this.#socket.destroy(reason)
   }
 
+  /** Answers nothing that comes after the requests under way, and ends. */
+  endAfterReplies(): void {
+    this.#closing = true
+  }
+
   /** Serves until either side ends. Never rejects. */
   async serve(): Promise<void> {
     try {
       while (!this.#closing) {
         const next = await this.#reader.header()
-        if (next === undefined) break
+        if (next === undefined || this.#closing) break
         // FastDFS ends such a connection without a word.
-        if (!Number.isSafeInteger(next.lengthBytes) || next.lengthBytes < 0) return this.#socket.destroy()
+        if (!Number.isSafeInteger(next.lengthBytes) || next.lengthBytes < 0) break
         await this.#admit(next)
       }
       await this.#answering
-      this.#socket.end()
+      this.#endSoon()
+      // A socket closed over unread bytes resets the connection, and the last reply with it.
+      await this.#reader.discard()
     } catch (error) {
       // A peer that goes away is no error of ours; what it was doing has been rolled back by its handler.
       this.#options.log.debug({ err: error, remote: this.#socket.remote }, 'a connection broke off')
-      this.#socket.destroy()
-      await this.#answering
     }
+    this.#socket.destroy()
+    await this.#answering
   }
 
   async #admit(next: FrameHeader): Promise<void> {

@@ -63,6 +63,8 @@ const processes: Processes = {
 function spawn(program: string, args: readonly string[], options: SpawnOptions): ChildProcess {
   const child = nodeSpawn(program, args, {
     stdio: ['pipe', 'pipe', 'pipe'],
+    // In a group of its own: Ctrl-C on a terminal reaches us alone, and we end our children in order.
+    detached: true,
     env: { ...process.env, ...options.environment },
   })
   // The pipe is never written to; a child that ends first must not turn it into an unhandled error.

@@ -6,6 +6,9 @@
  */
 import type { Cancel, Clock } from './world.ts'
 
+/** The longest alarm asked of the clock: Node rings one past 2^31 - 1 ms at once. */
+const ALARM_MS_MAX = 2 ** 30
+
 interface Timer {
   atMs: number
   readonly order: number
@@ -36,7 +39,11 @@ export class Timers {
     this.#heap.push(timer)
     this.#rise(timer)
     this.#arm()
-    return () => this.#remove(timer)
+    return () => {
+      this.#remove(timer)
+      // An alarm nobody waits for would keep the process alive.
+      if (this.#heap.length === 0) this.#arm()
+    }
   }
 
   /** Resolves after `delayMs`. */
@@ -54,8 +61,9 @@ export class Timers {
     // An alarm that rings too early finds nothing due and arms again: cheaper than moving it with every cancelled timer.
     if (this.#alarm !== undefined && this.#alarm.atMs <= next.atMs) return
     this.#alarm?.cancel()
-    const delayMs = Math.max(0, next.atMs - this.#clock.monotonicMs())
-    this.#alarm = { atMs: next.atMs, cancel: this.#clock.alarm(delayMs, () => this.#ring()) }
+    const nowMs = this.#clock.monotonicMs()
+    const delayMs = Math.min(Math.max(0, next.atMs - nowMs), ALARM_MS_MAX)
+    this.#alarm = { atMs: nowMs + delayMs, cancel: this.#clock.alarm(delayMs, () => this.#ring()) }
   }
 
   #ring(): void {

@@ -9,6 +9,11 @@ export interface ReadRecord {
   readonly line: string
 }
 
+/** Where a reader stopped, so that it need not search when it goes on from there. Kept in memory only. */
+export interface BinlogCursor {
+  at?: { readonly path: string; readonly sequence: number; readonly nextBytes: number }
+}
+
 /**
  * Reads the records of an epoch after one sequence up to another, in order. Lines that are damaged are left out and
  * told to `onDamage`: one bad line must not keep all that follow from the peers.
@@ -19,6 +24,7 @@ export async function* readRecords(
   epoch: number,
   range: { after: number; until: number },
   onDamage: (path: string, offsetBytes: number) => void,
+  cursor: BinlogCursor = {},
 ): AsyncGenerator<ReadRecord> {
   const files = await listBinlogFiles(disk, directory, epoch)
   const first = fileOf(files, range.after + 1) ?? files[0]
@@ -27,11 +33,14 @@ export async function* readRecords(
     if (firstSequence > range.until) return
     const file = await disk.open(path, 'read')
     try {
-      const from = await findSequence(file, range.after + 1)
+      const { at } = cursor
+      const goesOn = at?.path === path && at.sequence === range.after
+      const from = goesOn ? at.nextBytes : await findSequence(file, range.after + 1)
       for await (const { record, text, offsetBytes } of readLines(file, from)) {
         if (record === undefined) onDamage(path, offsetBytes)
         else if (record.sequence > range.until) return
         else if (record.sequence > range.after) {
+          cursor.at = { path, sequence: record.sequence, nextBytes: offsetBytes + text.length + 1 }
           yield { record, line: text }
           if (record.sequence === range.until) return
         }

@@ -7,8 +7,8 @@
  * A crash leaves the old document or the new one. One that fails its check was damaged, and reading it throws: guessing
  * at who we are or how far we got is how files get lost.
  */
-import { dirname } from 'node:path'
 import { crc32c } from '@node-rs/crc32'
+import { readText, writeText } from '../runtime/text-file.ts'
 import type { Disk } from '../runtime/world.ts'
 
 /** Identities, marks and checkpoints have a few kilobytes; anything longer is not one of them. */
@@ -27,32 +27,16 @@ export async function readDocument(disk: Disk, path: string): Promise<unknown> {
   const entry = await disk.stat(path)
   if (entry === undefined) return undefined
   if (entry.sizeBytes > DOCUMENT_BYTES_MAX) throw new DocumentDamagedError(path, 'it is too long')
-  const file = await disk.open(path, 'read')
-  try {
-    const bytes = Buffer.alloc(entry.sizeBytes)
-    await file.read(bytes, 0)
-    const [json = '', check = ''] = bytes.toString('utf8').split('\n')
-    if (check !== checkOf(json)) throw new DocumentDamagedError(path, 'its checksum does not match')
-    return JSON.parse(json)
-  } finally {
-    await file.close()
-  }
+  const [json = '', check = '', ...rest] = ((await readText(disk, path)) ?? '').split('\n')
+  const whole = rest.length === 1 && rest[0] === '' && check === checkOf(json)
+  if (!whole) throw new DocumentDamagedError(path, 'its checksum does not match')
+  return JSON.parse(json)
 }
 
 /** Replaces a document; durable when it resolves. */
-export async function writeDocument(disk: Disk, path: string, value: object): Promise<void> {
+export function writeDocument(disk: Disk, path: string, value: object): Promise<void> {
   const json = JSON.stringify(value)
-  const temporary = `${path}.new`
-  if ((await disk.stat(temporary)) !== undefined) await disk.remove(temporary)
-  const file = await disk.open(temporary, 'create')
-  try {
-    await file.write([Buffer.from(`${json}\n${checkOf(json)}\n`)], 0)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  await disk.rename(temporary, path)
-  await disk.syncDirectory(dirname(path))
+  return writeText(disk, path, `${json}\n${checkOf(json)}\n`)
 }
 
 function checkOf(json: string): string {

@@ -1,9 +1,10 @@
 /**
  * How far one peer has been synced.
  *
- *     <data>/marks/<peer's storage id>   { version, peer, peerIncarnation, epoch, sequence }
+ *     <data>/marks/<peer's storage id>   { version, peer, peerIncarnation, epoch, sequence, shipped }
  *
- * A mark says: this incarnation of the peer has durably applied our records of `epoch` up to `sequence`. It is a copy
+ * A mark says: this incarnation of the peer has durably applied our records of `epoch` up to `sequence`; the last one
+ * that was ours to ship, and so the one the peer itself names, is `shipped`. It is a copy
  * of what the peer itself says at the start of every sync session; between sessions it feeds the status, and later the
  * trimming of the binlog. A mark of another incarnation of the peer, or of an earlier epoch of ours, counts as none.
  */
@@ -19,6 +20,7 @@ export interface Mark {
   readonly peerIncarnation: string
   readonly epoch: number
   readonly sequence: number
+  readonly shipped: number
 }
 
 export class MarkFiles {
@@ -40,8 +42,8 @@ export class MarkFiles {
 
   /** Replaces a peer's mark; durable when it resolves. */
   write(mark: Mark): Promise<void> {
-    const { peer, peerIncarnation, epoch, sequence } = mark
-    const document = { version: MARK_VERSION, peer, peerIncarnation, epoch, sequence }
+    const { peer, peerIncarnation, epoch, sequence, shipped } = mark
+    const document = { version: MARK_VERSION, peer, peerIncarnation, epoch, sequence, shipped }
     return writeDocument(this.#disk, join(this.#directory, String(peer)), document)
   }
 }

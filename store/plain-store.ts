@@ -15,7 +15,7 @@ import type { Timers } from '../runtime/timers.ts'
 import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
 import { Binlog, type BinlogEnd, type Flush } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
-import { type ReadRecord, readRecords } from './binlog-reader.ts'
+import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
 import { writeCheckpoint } from './checkpoint.ts'
 import { type Identity, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
@@ -232,11 +232,11 @@ export class PlainStore implements Store {
     await done
   }
 
-  readRecords(range: { after: number; until: number }): AsyncGenerator<ReadRecord> {
+  readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
     const directory = binlogDirectory(this.#options.dataDirectory)
-    return readRecords(this.#world.disk, directory, this.epoch, range, (path, offsetBytes) =>
-      this.#log.error({ path, offsetBytes }, 'a binlog line is damaged and cannot be shipped'),
-    )
+    const onDamage = (path: string, offsetBytes: number) =>
+      this.#log.error({ path, offsetBytes }, 'a binlog line is damaged and cannot be shipped')
+    return readRecords(this.#world.disk, directory, this.epoch, range, onDamage, cursor)
   }
 
   onFlush(listener: (flush: Flush) => void): void {

@@ -2,7 +2,7 @@
 import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
-import type { ReadRecord } from './binlog-reader.ts'
+import type { BinlogCursor, ReadRecord } from './binlog-reader.ts'
 import type { IncomingFile } from './incoming-file.ts'
 import type { Recovery } from './recovery.ts'
 import type { StoredFile } from './stored-file.ts'
@@ -49,8 +49,8 @@ export interface Store {
    * belongs to the store from here on. Rejects with `bad_request` if a record in between has not been applied.
    */
   apply(shipped: ShippedRecord, file: IncomingFile | undefined): Promise<void>
-  /** Reads own records after one sequence up to another. */
-  readRecords(range: { after: number; until: number }): AsyncGenerator<ReadRecord>
+  /** Reads the binlog after one sequence up to another; a cursor lets the next call go on without searching. */
+  readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord>
 
   /** Calls back after every flush, when its records may be shipped. */
   onFlush(listener: (flush: Flush) => void): void

@@ -1,0 +1,35 @@
+/** Deletes a file: at its source, which orders the changes of its files, or by asking the source. */
+import { NAME_BODY_BYTES_MAX, readGroupAndName, writeGroupAndName } from '../../protocol/data-bodies.ts'
+import { DfsError } from '../../protocol/errors.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
+import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import { admitName, connectPeer, type PortContext } from './port-context.ts'
+
+/** FastDFS's delete, 12. */
+export async function deleteFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  const id = await readName(request)
+  request.bodyTaken()
+  const parts = admitName(context, id)
+  if (parts.storageId === context.store.storageId) {
+    if (!(await context.store.delete(id.name))) throw new DfsError('not_found')
+    context.counts.deletes++
+    return { status: 0 }
+  }
+  const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
+  // A peer that asks takes us for the source; sending it on could go round for ever.
+  if (source === undefined || request.connection.role === 'peer') {
+    throw new DfsError('unavailable', 'the source of this file, which orders its changes, is not known here')
+  }
+  const client = await connectPeer(context, source)
+  await client.request(COMMANDS.deleteFile, writeGroupAndName(id.group, id.name))
+  context.counts.forwarded++
+  return { status: 0 }
+}
+
+/** Reads a body that is group and name. Throws `bad_request`. */
+export async function readName(request: FrameRequest): Promise<{ group: string; name: string }> {
+  if (request.lengthBytes <= 16 || request.lengthBytes > NAME_BODY_BYTES_MAX) {
+    throw new DfsError('bad_request', 'this command names a group and a file')
+  }
+  return readGroupAndName(await request.body.bytes(request.lengthBytes))
+}

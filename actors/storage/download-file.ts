@@ -1,0 +1,215 @@
+/** Serves a download: checked blocks from our disk, or passed on from the member that has the file. */
+import { DOWNLOAD_FIXED_BYTES, readDownload, writeDownload } from '../../protocol/data-bodies.ts'
+import { DfsError, toDfsError } from '../../protocol/errors.ts'
+import type { FileNameParts } from '../../protocol/file-id.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
+import type { FrameClient } from '../../runtime/frame-client.ts'
+import type { FrameReader } from '../../runtime/frame-reader.ts'
+import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
+import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import type { StoredFile } from '../../store/stored-file.ts'
+import { absence, admitName, askOthers, type PortContext } from './port-context.ts'
+
+/** The longest body of a download request: range, group and the longest name. */
+const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
+
+/** What is asked for; a length of 0 means "to the end". */
+interface Wanted {
+  readonly group: string
+  readonly name: string
+  readonly offset: number
+  readonly length: number
+}
+
+/** FastDFS's download, 14. A peer that asks is never sent to a third member. */
+export async function downloadFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  if (request.lengthBytes <= DOWNLOAD_FIXED_BYTES + 16 || request.lengthBytes > BODY_BYTES_MAX) {
+    throw new DfsError('bad_request', 'a download names a range, a group and a file')
+  }
+  const wanted = readDownload(await request.body.bytes(request.lengthBytes))
+  request.bodyTaken()
+  const parts = admitName(context, wanted)
+  context.counts.downloads++
+  const file = await openLocal(context, wanted.name)
+  if (file !== undefined) {
+    try {
+      return await serveLocal(context, file, parts, wanted)
+    } catch (error) {
+      await file.close()
+      // A bad copy here is as good as none: another member may have a good one.
+      if (toDfsError(error).code !== 'corrupt' || request.connection.role === 'peer') throw error
+      return passOn(context, parts, wanted).catch(() => Promise.reject(error))
+    }
+  }
+  if (request.connection.role === 'peer' || parts.storageId === context.store.storageId) throw absence(context, parts)
+  return passOn(context, parts, wanted)
+}
+
+/** Opens our copy; one whose disk fails counts as corrupt. */
+async function openLocal(context: PortContext, name: string): Promise<StoredFile | undefined> {
+  try {
+    return await context.store.open(name)
+  } catch (error) {
+    if (error instanceof DfsError) throw error
+    context.store.noteFailure(name, error)
+    throw new DfsError('unavailable', 'the disk of this file cannot be read', { cause: error })
+  }
+}
+
+/** Answers from an open file. The first block is read and checked before the reply begins, so that its status is true. */
+async function serveLocal(
+  context: PortContext,
+  file: StoredFile,
+  parts: FileNameParts,
+  wanted: Wanted,
+): Promise<FrameReply> {
+  const { from, until } = rangeOf(file.sizeBytes, wanted)
+  context.counts.downloadBytes += until - from
+  if (from === until) {
+    await file.close()
+    return { status: 0 }
+  }
+  const block = await context.blocks.acquire()
+  try {
+    const first = await readChecked(context, file, wanted.name, Math.floor(from / BLOCK_BYTES), block)
+    const head = first.subarray(from % BLOCK_BYTES, Math.min(first.length, (from % BLOCK_BYTES) + until - from))
+    const release = async () => {
+      context.blocks.release(block)
+      await file.close()
+    }
+    if (head.length === until - from) return { status: 0, parts: [head], release }
+    const rest = { from: from + head.length, until }
+    const stream = async (send: Send) => {
+      await send([head])
+      await streamRest(context, file, parts, wanted, rest, block, send)
+    }
+    return { status: 0, lengthBytes: until - from, stream, release }
+  } catch (error) {
+    context.blocks.release(block)
+    throw error
+  }
+}
+
+/** Streams further blocks; while one is sent, the next is read. A bad block is replaced by what a peer has. */
+async function streamRest(
+  context: PortContext,
+  file: StoredFile,
+  parts: FileNameParts,
+  wanted: Wanted,
+  rest: { from: number; until: number },
+  block: Buffer,
+  send: Send,
+): Promise<void> {
+  const spare = context.blocks.tryAcquire()
+  let sending: Promise<void> = Promise.resolve()
+  let target = spare ?? block
+  let at = rest.from
+  try {
+    while (at < rest.until) {
+      if (spare === undefined) await sending
+      let piece: Buffer
+      try {
+        const read = await readChecked(context, file, wanted.name, at / BLOCK_BYTES, target)
+        piece = read.subarray(0, Math.min(read.length, rest.until - at))
+      } catch (error) {
+        await sending
+        if (toDfsError(error).code !== 'corrupt') throw error
+        return await streamFromPeer(context, parts, { ...wanted, offset: at, length: rest.until - at }, send)
+      }
+      await sending
+      sending = send([piece])
+      // The rejection is for the next await; until then nobody else looks.
+      sending.catch(ignore)
+      at += piece.length
+      if (spare !== undefined) target = target === spare ? block : spare
+    }
+    await sending
+  } finally {
+    await sending.catch(ignore)
+    if (spare !== undefined) context.blocks.release(spare)
+  }
+}
+
+async function readChecked(context: PortContext, file: StoredFile, name: string, index: number, target: Buffer) {
+  try {
+    return await file.readBlock(index, target)
+  } catch (error) {
+    context.counts.corruptBlocks++
+    context.onCorruption(name, error as Error)
+    if (error instanceof DfsError) throw error
+    // A block that cannot be read at all is treated as one that reads wrong.
+    throw new DfsError('corrupt', `block ${index} of ${name} cannot be read`, { cause: error })
+  }
+}
+
+/** Answers with what another member sends. */
+function passOn(context: PortContext, parts: FileNameParts, wanted: Wanted): Promise<FrameReply> {
+  return askOthers(context, parts, async client => {
+    const remote = await openRemote(client, wanted)
+    return {
+      status: 0,
+      lengthBytes: remote.lengthBytes,
+      stream: send => relay(context, remote.body, send),
+      release: async () => remote.done(),
+    }
+  })
+}
+
+async function streamFromPeer(context: PortContext, parts: FileNameParts, wanted: Wanted, send: Send): Promise<void> {
+  const remote = await askOthers(context, parts, client => openRemote(client, wanted))
+  try {
+    if (remote.lengthBytes !== wanted.length) throw new DfsError('corrupt', 'the peer has another length')
+    await relay(context, remote.body, send)
+  } finally {
+    remote.done()
+  }
+}
+
+/** Asks a member for a range and gives its reply's body to be read, until `done`. */
+function openRemote(
+  client: FrameClient,
+  wanted: Wanted,
+): Promise<{ lengthBytes: number; body: FrameReader; done: () => void }> {
+  const request = writeDownload(wanted)
+  return new Promise((resolve, reject) => {
+    client
+      .exchange(
+        COMMANDS.downloadFile,
+        request.length,
+        send => send([request]),
+        (body, { lengthBytes }) =>
+          new Promise<void>(consumed => {
+            const done = () => {
+              // What nobody reads any more is not worth the wire.
+              if (body.bodyLeft > BLOCK_BYTES) client.close()
+              consumed()
+            }
+            resolve({ lengthBytes, body, done })
+          }),
+      )
+      .catch(reject)
+  })
+}
+
+async function relay(context: PortContext, body: FrameReader, send: Send): Promise<void> {
+  const block = await context.blocks.acquire()
+  try {
+    while (body.bodyLeft > 0) {
+      const count = await body.readBody(block)
+      await send([block.subarray(0, count)])
+    }
+  } finally {
+    context.blocks.release(block)
+  }
+}
+
+/** The bytes that are meant: what lies past the end is cut off, as FastDFS does. Throws `bad_range`. */
+function rangeOf(sizeBytes: number, { offset, length }: Wanted): { from: number; until: number } {
+  const sound = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0
+  if (!sound || offset > sizeBytes || (offset === sizeBytes && sizeBytes > 0)) {
+    throw new DfsError('bad_range', `the file has ${sizeBytes} bytes`)
+  }
+  return { from: offset, until: length === 0 ? sizeBytes : Math.min(sizeBytes, offset + length) }
+}
+
+function ignore(): void {}

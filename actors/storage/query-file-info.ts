@@ -1,0 +1,31 @@
+/** Says what is known of a file that is there. */
+import { writeFileInfo, writeGroupAndName } from '../../protocol/data-bodies.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
+import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import { readName } from './delete-file.ts'
+import { absence, admitName, askOthers, type PortContext } from './port-context.ts'
+
+/** FastDFS's file info, 22. Everything but "it is there" stands in the name. */
+export async function queryFileInfo(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  const id = await readName(request)
+  request.bodyTaken()
+  const parts = admitName(context, id)
+  context.counts.infos++
+  const { store } = context
+  const file = await store.open(id.name)
+  if (file === undefined) {
+    if (request.connection.role === 'peer' || parts.storageId === store.storageId) throw absence(context, parts)
+    const body = writeGroupAndName(id.group, id.name)
+    const answer = await askOthers(context, parts, client => client.request(COMMANDS.queryFileInfo, body))
+    return { status: 0, parts: [answer] }
+  }
+  await file.close()
+  const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
+  const info = {
+    sizeBytes: file.sizeBytes,
+    mtimeS: parts.createTimeS,
+    crc32: file.crc32,
+    sourceIp: source?.ip ?? parts.address ?? context.ownIp(),
+  }
+  return { status: 0, parts: [writeFileInfo(info)] }
+}

@@ -1,0 +1,325 @@
+/** Starts a storage server: its store, its data port, its actor, and then its place on the bus. */
+import { encode } from '../../protocol/codec.ts'
+import { toDfsError } from '../../protocol/errors.ts'
+import { admit, PROTOCOL_VERSION, subjectOf } from '../../protocol/message.ts'
+import {
+  actorStatus,
+  binlogFlushed,
+  type Peer,
+  type StorageReport,
+  storageBeat,
+  storageStatus,
+  Welcome,
+} from '../../protocol/storage-messages.ts'
+import { trackerJoin } from '../../protocol/tracker-messages.ts'
+import { Actor } from '../../runtime/actor.ts'
+import type { Bus } from '../../runtime/bus.ts'
+import { serve } from '../../runtime/endpoint.ts'
+import { FramePool } from '../../runtime/frame-pool.ts'
+import { FrameServer } from '../../runtime/frame-server.ts'
+import { Gatekeeper } from '../../runtime/handshake.ts'
+import type { MicroService } from '../../runtime/micro-service.ts'
+import {
+  announce,
+  connectRole,
+  publishEvent,
+  publishQuietly,
+  type RoleContext,
+  type RunningRole,
+} from '../../runtime/role.ts'
+import type { Credentials } from '../../runtime/secrets.ts'
+import type { Endpoint } from '../../runtime/world.ts'
+import type { Flush } from '../../store/binlog.ts'
+import { BlockPool } from '../../store/block-pool.ts'
+import { openDirectory, PlainStore, raiseEpoch, type StoreOptions } from '../../store/plain-store.ts'
+import type { Store } from '../../store/store.ts'
+import type { PortContext, PortCounts } from './port-context.ts'
+import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
+import { closesAfter, storagePort } from './storage-port.ts'
+
+export interface StorageOptions extends StoreOptions {
+  readonly credentials: Credentials
+  readonly clusterSecret: string
+  readonly bind: Endpoint
+  /** What clients and peers are told to connect to; a name is resolved anew with every report. */
+  readonly advertiseHost: string
+  readonly uploadPriority: number
+}
+
+/** A storage server that runs, as its sync workers see it. */
+export interface RunningStorage extends RunningRole {
+  readonly endpoint: Endpoint
+  readonly storageId: number
+  readonly store: Store
+  readonly blocks: BlockPool
+  /** Connections to other members' data ports, as a peer. */
+  readonly pool: FramePool
+  onPeers(listener: (peers: readonly Peer[]) => void): void
+}
+
+/** FastDFS clients keep connections for an hour; a body that stalls for half a minute will not come. */
+const TIMEOUTS = { idleMs: 3_600_000, headerMs: 10_000, bodyMs: 30_000 }
+/** Our own requests to peers: an answer may wait for their disks. */
+const PEER_TIMEOUTS = { idleMs: 30_000, headerMs: 10_000, bodyMs: 30_000 }
+const CONNECTIONS_MAX = 1024
+/** The largest file: what a size field without salt holds is more, what a disk holds is less. */
+const BODY_BYTES_MAX = 2 ** 44
+const CONNECT_MS = 2_000
+const PEER_CONNECTIONS_MAX = 4
+const PEER_IDLE_MS = 60_000
+const JOIN_TIMEOUT_MS = 2_000
+const CLOSE_GRACE_MS = 3_000
+
+export async function startStorage(context: RoleContext, options: StorageOptions): Promise<RunningStorage> {
+  const { world, timers, log, prefix } = context
+  const { identity, lock } = await openDirectory(world, options)
+  const { storageId, group, incarnation } = identity
+  const actorId = `storage-${storageId}`
+  const bootSecret = world.random.bytes(8).toString('hex')
+  const store: Store = await PlainStore.open(world, timers, log, options, identity).catch(async error => {
+    await lock.release()
+    throw error
+  })
+  const { recovery } = store
+  log.info({ storageId, group, epoch: store.epoch, end: store.end.sequence, ...recovery }, 'the store is recovered')
+
+  const blocks = new BlockPool()
+  const pool = new FramePool({
+    sockets: world.sockets,
+    clock: world.clock,
+    timers,
+    random: world.random,
+    connectMs: CONNECT_MS,
+    timeouts: PEER_TIMEOUTS,
+    proof: { role: 'peer', key: options.clusterSecret },
+    connectionsPerServerMax: PEER_CONNECTIONS_MAX,
+    idleMsMax: PEER_IDLE_MS,
+  })
+  const counts: PortCounts = {
+    uploads: 0,
+    uploadBytes: 0,
+    downloads: 0,
+    downloadBytes: 0,
+    deletes: 0,
+    infos: 0,
+    forwarded: 0,
+    applied: 0,
+    appliedBytes: 0,
+    corruptBlocks: 0,
+    failed: 0,
+  }
+  const peerListeners: ((peers: readonly Peer[]) => void)[] = []
+  let bus: Bus | undefined
+  /** Where trackers answer beats. */
+  let beatInbox = ''
+  let service: MicroService | undefined
+  let ownIp = options.advertiseHost
+  let end: (how: 'stopped' | 'again') => void = () => undefined
+  const ended = new Promise<'stopped' | 'again'>(resolve => {
+    end = resolve
+  })
+
+  const actor = new Actor<StorageState, StorageMessage, StorageEffect>(storageBehaviour, perform, {
+    name: actorId,
+    clock: world.clock,
+    timers,
+    log,
+    onRestart: (error, restarts) => tell('actor_restarted', { error: String(error), restarts }),
+  })
+  const portContext: PortContext = {
+    store,
+    blocks,
+    pool,
+    log,
+    counts,
+    uploadsRefused: () => {
+      const { state } = actor
+      return state?.status === 'active' ? undefined : (state?.reason ?? 'the storage server is starting anew')
+    },
+    peers: () => actor.state?.peers ?? new Map(),
+    ownIp: () => ownIp,
+    onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
+  }
+  const port = await FrameServer.listen({
+    sockets: world.sockets,
+    clock: world.clock,
+    timers,
+    log,
+    listenAt: options.bind,
+    connectionsMax: CONNECTIONS_MAX,
+    bodyBytesMax: BODY_BYTES_MAX,
+    timeouts: TIMEOUTS,
+    handler: storagePort(portContext, new Gatekeeper(options.clusterSecret, world.random), incarnation),
+    closesAfter,
+  }).catch(async error => {
+    await store.close()
+    await lock.release()
+    throw error
+  })
+  store.onFlush(flush => publishFlush(flush))
+  actor.start()
+  // Files are served whether NATS is there or not; only new ones wait for a tracker's word.
+  connectBus().catch(error => log.error({ err: error }, 'NATS refuses us'))
+  if (recovery.missing.length > 0)
+    log.error({ files: recovery.missing.slice(0, 100) }, 'files of the binlog are missing')
+  log.info({ endpoint: port.endpoint, storageId, group }, 'storage server is ready')
+
+  return {
+    endpoint: port.endpoint,
+    storageId,
+    store,
+    blocks,
+    pool,
+    ended,
+    onPeers: listener => void peerListeners.push(listener),
+    stop: () => stop('stopped'),
+  }
+
+  async function connectBus(): Promise<void> {
+    const connected = await connectRole(context, options.credentials, `dfs-${actorId}`)
+    const inbox = connected.newInbox()
+    connected.subscribe(inbox, message => {
+      try {
+        actor.post({ type: 'welcome', welcome: admit(Welcome, message.payload).value })
+      } catch (error) {
+        log.warn({ err: error }, "a tracker's answer cannot be read")
+      }
+    })
+    service = announce(context, connected, 'storage', actorId, 'holds the files of a group', {
+      group,
+      endpoint: `${options.advertiseHost}:${port.endpoint.port}`,
+    })
+    const report = () => actor.ask<StorageReport>(replyTo => ({ type: 'status', replyTo }))
+    serve(service, storageStatus, subjectOf(storageStatus, { prefix, group }), log, report)
+    serve(service, actorStatus, subjectOf(actorStatus, { prefix, id: actorId }), log, report)
+    beatInbox = inbox
+    bus = connected
+    actor.post({ type: 'tick' })
+  }
+
+  async function perform(effect: StorageEffect): Promise<StorageMessage | undefined> {
+    switch (effect.do) {
+      case 'join':
+        return join()
+      case 'beat':
+        await beat()
+        return undefined
+      case 'examine':
+        return { type: 'examined', problem: await examine() }
+      case 'tellPeers':
+        for (const listener of peerListeners) listener(effect.peers)
+        return undefined
+      case 'raiseEpoch':
+        log.warn({ epoch: effect.epoch }, 'this storage id has lived before: starting anew under a higher epoch')
+        await raiseEpoch(world, options, identity, effect.epoch)
+        void stop('again')
+        return undefined
+      case 'report':
+        effect.to.resolve(await report())
+        return undefined
+      case 'event':
+        tell(effect.kind, effect.detail)
+        return undefined
+    }
+  }
+
+  async function join(): Promise<StorageMessage> {
+    if (bus === undefined) return { type: 'joinFailed', reason: 'NATS cannot be reached yet' }
+    try {
+      const payload = encode(await report(), 'msgpack')
+      const reply = await bus.request(subjectOf(trackerJoin, { prefix }), payload, { timeoutMs: JOIN_TIMEOUT_MS })
+      return { type: 'joined', welcome: admit(Welcome, reply.payload).value }
+    } catch (error) {
+      return { type: 'joinFailed', reason: `no tracker has answered: ${toDfsError(error).message}` }
+    }
+  }
+
+  async function beat(): Promise<void> {
+    if (bus === undefined) return
+    const subject = subjectOf(storageBeat, { prefix, group, id: String(storageId) })
+    publishQuietly(context, bus, subject, encode(await report(), 'msgpack'), { replyTo: beatInbox })
+  }
+
+  async function report(status = actor.state?.status ?? 'joining'): Promise<StorageReport> {
+    // A name may stand for another address after a restart of its container.
+    ownIp = await world.sockets.resolve(options.advertiseHost).catch(() => ownIp)
+    const reason = actor.state?.reason
+    return {
+      protocol: PROTOCOL_VERSION,
+      version: context.version,
+      storageId,
+      group,
+      host: options.advertiseHost,
+      ip: ownIp,
+      port: port.endpoint.port,
+      incarnation,
+      boot: { count: identity.bootCount, secret: bootSecret },
+      epoch: store.epoch,
+      status,
+      ...(reason === undefined ? {} : { reason }),
+      uploadPriority: options.uploadPriority,
+      storePaths: [...store.storePaths],
+      binlogEnd: { ...store.end },
+      positions: [...store.positions],
+      counts: {
+        ...counts,
+        connections: port.connectionCount,
+        bytesInFlight: blocks.takenBytes,
+        restarts: actor.stats.restarts,
+        dropped: actor.stats.dropped,
+        recoveryTornBytes: recovery.tornBytes,
+        recoveryDamagedLines: recovery.damagedLines,
+        recoveryMissing: recovery.missing.length,
+      },
+    }
+  }
+
+  /** What keeps us from taking files, if anything. */
+  async function examine(): Promise<string | undefined> {
+    if (!(await lock.held())) return 'the lock of the data directory was taken away'
+    const paths = await store.measure()
+    if (store.failure !== undefined) return `the binlog cannot be written: ${store.failure.message}`
+    if (paths.every(path => !path.writable)) return 'no store path can be written'
+    return undefined
+  }
+
+  function publishFlush(flush: Flush): void {
+    if (bus === undefined || bus.status !== 'connected') return
+    const { epoch, previous, sequence, lines } = flush
+    const fits = lines.reduce((sum, line) => sum + line.length, 0) < bus.payloadBytesMax / 2
+    const body = {
+      storageId,
+      epoch,
+      previous,
+      sequence,
+      ...(fits ? { records: lines.map(line => line.trimEnd()) } : {}),
+    }
+    const subject = subjectOf(binlogFlushed, { prefix, group, id: String(storageId) })
+    publishQuietly(context, bus, subject, encode(body, 'msgpack'), {
+      headers: { 'Nats-Msg-Id': `${storageId}:${epoch}:${sequence}` },
+    })
+  }
+
+  function tell(kind: string, detail: Record<string, unknown>): void {
+    if (bus !== undefined) publishEvent(context, bus, { actor: actorId, group, kind, detail: { storageId, ...detail } })
+    else log.warn({ event: kind, ...detail }, `event ${kind}`)
+  }
+
+  async function stop(how: 'stopped' | 'again'): Promise<void> {
+    actor.post({ type: 'drain' })
+    await port.close(CLOSE_GRACE_MS)
+    await service?.stop()
+    if (bus !== undefined) {
+      const goodbye = encode(await report('offline'), 'msgpack')
+      publishQuietly(context, bus, subjectOf(storageBeat, { prefix, group, id: String(storageId) }), goodbye, {
+        replyTo: beatInbox,
+      })
+    }
+    actor.stop()
+    pool.close()
+    await store.close()
+    await lock.release()
+    await bus?.drain()
+    end(how)
+  }
+}

@@ -1,0 +1,67 @@
+/** The storage server's data port: every command it answers, and who does the work. */
+import { DfsError } from '../../protocol/errors.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
+import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import type { Gatekeeper } from '../../runtime/handshake.ts'
+import { syncPosition, syncRecord } from './apply-record.ts'
+import { deleteFile } from './delete-file.ts'
+import { downloadFile } from './download-file.ts'
+import type { PortContext } from './port-context.ts'
+import { queryFileInfo } from './query-file-info.ts'
+import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
+
+/** Linux's EINVAL: FastDFS's storage server ends the connection after it, and after no other. */
+const EINVAL = 22
+
+/** Whether a connection ends after this error. */
+export function closesAfter(errno: number): boolean {
+  return errno === EINVAL
+}
+
+/** Answers all commands of the data port. */
+export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarnation: string): FrameHandler {
+  const answer = (request: FrameRequest): Promise<FrameReply | undefined> => {
+    switch (request.command) {
+      case COMMANDS.uploadFile:
+        return uploadFile(context, request)
+      case COMMANDS.downloadFile:
+        return downloadFile(context, request)
+      case COMMANDS.deleteFile:
+        return deleteFile(context, request)
+      case COMMANDS.queryFileInfo:
+        return queryFileInfo(context, request)
+      case COMMANDS.activeTest:
+        return Promise.resolve({ status: 0 })
+      case COMMANDS.quit:
+        return Promise.resolve(undefined)
+      case COMMANDS.authenticate:
+        return gatekeeper.challenge(request)
+      case COMMANDS.prove:
+        return gatekeeper.verify(request)
+      case COMMANDS.uploadOnce:
+        return proven(request, () => uploadOnce(context, request))
+      case COMMANDS.uploadStream:
+        return proven(request, () => uploadStream(context, request))
+      case COMMANDS.syncPosition:
+        return syncPosition(context, request, incarnation)
+      case COMMANDS.syncRecord:
+        return syncRecord(context, request)
+      default:
+        return Promise.reject(new DfsError('bad_request', `command ${request.command} is not known here`))
+    }
+  }
+  return async request => {
+    try {
+      return await answer(request)
+    } catch (error) {
+      context.counts.failed++
+      throw error
+    }
+  }
+}
+
+/** Private commands are for those who have proven the secret. */
+function proven(request: FrameRequest, answer: () => Promise<FrameReply>): Promise<FrameReply> {
+  if (request.connection.role === 'anonymous') return Promise.reject(new DfsError('unauthorized'))
+  return answer()
+}

@@ -1,0 +1,136 @@
+/** Takes an upload: socket to temporary file, to the store, to a name. */
+import {
+  EXTENSION_FIELD_BYTES,
+  extensionError,
+  readUploadFields,
+  UPLOAD_FIXED_BYTES,
+  UPLOAD_ID_BYTES,
+  UPLOAD_STREAM_BYTES,
+  writeGroupAndName,
+} from '../../protocol/data-bodies.ts'
+import { DfsError } from '../../protocol/errors.ts'
+import { COMMANDS, readString } from '../../protocol/frame.ts'
+import type { FrameReader } from '../../runtime/frame-reader.ts'
+import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import type { IncomingFile } from '../../store/incoming-file.ts'
+import type { PortContext } from './port-context.ts'
+
+/** Fills a buffer with the next bytes of an upload; fewer than it holds only at the end. */
+export type UploadBody = (target: Buffer) => Promise<number>
+
+/** FastDFS's upload, 11: the size comes first. */
+export async function uploadFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  if (request.lengthBytes < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
+  const fields = readUploadFields(await request.body.bytes(UPLOAD_FIXED_BYTES))
+  if (fields.sizeBytes !== request.body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
+  return upload(context, request, { ...fields, uploadId: undefined }, target => request.body.readBody(target))
+}
+
+/** Our own upload, 202: the same behind an upload id, so that it may be sent again. */
+export async function uploadOnce(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  if (request.lengthBytes < UPLOAD_ID_BYTES + UPLOAD_FIXED_BYTES) {
+    throw new DfsError('bad_request', 'the upload is cut short')
+  }
+  const uploadId = (await request.body.bytes(UPLOAD_ID_BYTES)).toString('hex')
+  const fields = readUploadFields(await request.body.bytes(UPLOAD_FIXED_BYTES))
+  if (fields.sizeBytes !== request.body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
+  return upload(context, request, { ...fields, uploadId }, target => request.body.readBody(target))
+}
+
+/** An upload whose length nobody knows yet, 203: data frames follow until an empty one. */
+export async function uploadStream(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  if (request.lengthBytes !== UPLOAD_STREAM_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
+  const fixed = await request.body.bytes(UPLOAD_STREAM_BYTES)
+  const fields = {
+    uploadId: fixed.toString('hex', 0, UPLOAD_ID_BYTES),
+    storePathIndex: fixed[UPLOAD_ID_BYTES]!,
+    sizeBytes: 0,
+    extension: readString(fixed, UPLOAD_ID_BYTES + 1, EXTENSION_FIELD_BYTES),
+  }
+  try {
+    return await upload(context, request, fields, dataFrames(request.body))
+  } catch (error) {
+    // Data frames that are still coming belong to nothing any more.
+    request.connection.endAfterReplies()
+    throw error
+  }
+}
+
+async function upload(
+  context: PortContext,
+  request: FrameRequest,
+  fields: { storePathIndex: number; sizeBytes: number; extension: string; uploadId: string | undefined },
+  body: UploadBody,
+): Promise<FrameReply> {
+  const { store, counts } = context
+  const refused = context.uploadsRefused()
+  if (refused !== undefined) throw new DfsError('unavailable', refused)
+  const { extension, uploadId } = fields
+  const wrong = extensionError(extension)
+  if (wrong !== undefined) throw wrong
+  const file = await store.receive(fields.storePathIndex, fields.sizeBytes)
+  await receiveInto(context, file, body)
+  request.bodyTaken()
+  const { sizeBytes } = file
+  const name = await store.create(file, { extension, uploadId })
+  counts.uploads++
+  counts.uploadBytes += sizeBytes
+  return { status: 0, parts: [writeGroupAndName(store.group, name)] }
+}
+
+/**
+ * Moves a body into a temporary file; receiving the next block and writing the last go on side by side. A file that
+ * did not arrive whole is thrown away.
+ */
+export async function receiveInto(context: PortContext, file: IncomingFile, body: UploadBody): Promise<void> {
+  const { blocks } = context
+  let block = await blocks.acquire()
+  let spare = blocks.tryAcquire()
+  let writing: Promise<void> = Promise.resolve()
+  try {
+    for (;;) {
+      const count = await body(block)
+      await writing
+      if (count === 0) break
+      writing = file.write(block.subarray(0, count))
+      if (spare === undefined) await writing
+      else [block, spare] = [spare, block]
+      // The rejection is for the await above; until then nobody else looks.
+      writing.catch(ignore)
+      if (count < block.length) break
+    }
+    await writing
+  } catch (error) {
+    await writing.catch(ignore)
+    await file.discard()
+    throw spaceError(error)
+  } finally {
+    blocks.release(block)
+    if (spare !== undefined) blocks.release(spare)
+  }
+}
+
+/** Reads the bodies of data frames one after another. */
+function dataFrames(reader: FrameReader): UploadBody {
+  let ended = false
+  return async target => {
+    let filled = 0
+    while (!ended && filled < target.length) {
+      if (reader.bodyLeft === 0) {
+        const next = await reader.header()
+        if (next?.command !== COMMANDS.data) throw new DfsError('bad_request', 'a data frame was expected')
+        if (next.lengthBytes === 0) ended = true
+      }
+      filled += await reader.readBody(target.subarray(filled))
+    }
+    return filled
+  }
+}
+
+/** A disk that filled up in the middle is no bug. */
+function spaceError(error: unknown): unknown {
+  const { errno } = error as { errno?: string }
+  return errno === 'ENOSPC' || errno === 'EDQUOT' ? new DfsError('no_space', undefined, { cause: error }) : error
+}
+
+function ignore(): void {}

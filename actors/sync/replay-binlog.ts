@@ -1,0 +1,157 @@
+/** Ships one source's records, with their files, to one peer: from where the peer stands to where the binlog ends. */
+import { DfsError, toDfsError } from '../../protocol/errors.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
+import type { Peer } from '../../protocol/storage-messages.ts'
+import {
+  readPeerPosition,
+  SYNC_POSITION_REPLY_BYTES,
+  writeSyncPosition,
+  writeSyncRecord,
+} from '../../protocol/sync-bodies.ts'
+import type { BodySource, FrameClient } from '../../runtime/frame-client.ts'
+import type { FramePool } from '../../runtime/frame-pool.ts'
+import type { Log } from '../../runtime/log.ts'
+import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
+import type { BlockPool } from '../../store/block-pool.ts'
+import { blockCount } from '../../store/sidecar.ts'
+import type { Store } from '../../store/store.ts'
+import type { StoredFile } from '../../store/stored-file.ts'
+import type { PeerMark } from './sync.ts'
+
+/** Records under way to one peer: enough to keep both disks busy, and open files here are as many at most. */
+const WINDOW_RECORDS = 64
+
+/** Damaged files remembered: more than that is a dying disk, which is noticed otherwise. */
+const UNREADABLE_MAX = 1000
+
+/** Progress is told after so many records. */
+const PROGRESS_RECORDS = 500
+
+export interface ReplayContext {
+  readonly store: Store
+  readonly blocks: BlockPool
+  readonly pool: FramePool
+  readonly log: Log
+  /** Where the last replay to each peer stopped reading, by storage id. */
+  readonly cursors: Map<number, BinlogCursor>
+  /** Names of own files that were found to be damaged. */
+  readonly unreadable: Set<string>
+  readonly onProgress: (peer: Peer, mark: PeerMark) => void
+  readonly onCorruption: (name: string, error: Error) => void
+}
+
+/** Replays until the peer has everything that was durable when we looked last. Rejects on the first failure. */
+export async function replayBinlog(context: ReplayContext, peer: Peer, known: PeerMark | undefined): Promise<PeerMark> {
+  const { store } = context
+  const client = await context.pool.connection({ host: peer.ip, port: peer.port })
+  let mark = await startingMark(context, client, known)
+  const underWay: { sequence: number; shipped: number; done: Promise<unknown> }[] = []
+  let sinceProgress = 0
+  let shipped = mark.shipped
+
+  // The mark moves only over what the peer has confirmed, in order.
+  const confirm = async () => {
+    const oldest = underWay.shift()!
+    await oldest.done
+    mark = { ...mark, sequence: oldest.sequence, shipped: oldest.shipped }
+    if (++sinceProgress < PROGRESS_RECORDS) return
+    sinceProgress = 0
+    context.onProgress(peer, mark)
+  }
+
+  let read = mark.sequence
+  const cursor = context.cursors.get(peer.storageId) ?? {}
+  context.cursors.set(peer.storageId, cursor)
+  try {
+    while (read < store.end.sequence) {
+      const until = store.end.sequence
+      for await (const next of store.readRecords({ after: read, until }, cursor)) {
+        // Each server ships its own records; what it applied for others is theirs to ship.
+        if (next.record.origin !== undefined) continue
+        const { done } = await ship(context, client, next, shipped)
+        shipped = next.record.sequence
+        // A failure is met in order, by `confirm`; until then nobody else looks.
+        done.catch(ignore)
+        underWay.push({ sequence: next.record.sequence, shipped, done })
+        if (underWay.length >= WINDOW_RECORDS) await confirm()
+      }
+      read = until
+    }
+    while (underWay.length > 0) await confirm()
+  } catch (error) {
+    // The peer may have any part of what was under way: the next session asks it.
+    client.close()
+    throw error
+  }
+  return { ...mark, sequence: read }
+}
+
+/** Where to begin: the peer's own word, which our mark only refines. */
+async function startingMark(
+  context: ReplayContext,
+  client: FrameClient,
+  known: PeerMark | undefined,
+): Promise<PeerMark> {
+  const { store } = context
+  const answer = await client.request(COMMANDS.syncPosition, writeSyncPosition(store.storageId, store.group))
+  if (answer.length !== SYNC_POSITION_REPLY_BYTES) throw new DfsError('bad_request', 'the peer answers in riddles')
+  const position = readPeerPosition(answer)
+  const { incarnation } = position
+  if (position.epoch > store.epoch || (position.epoch === store.epoch && position.sequence > store.end.sequence)) {
+    throw new DfsError('epoch_too_old', `the peer has record ${position.sequence} of epoch ${position.epoch}`)
+  }
+  const applied = position.epoch === store.epoch ? position.sequence : 0
+  // Behind the last record shipped lie only records of others: they need not be read again.
+  const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied
+  return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied }
+}
+
+/** Gives one record its place in the stream; `done` resolves when it is durable at the peer. */
+async function ship(
+  context: ReplayContext,
+  client: FrameClient,
+  { record, line }: ReadRecord,
+  previous: number,
+): Promise<{ done: Promise<unknown> }> {
+  const { store, unreadable } = context
+  // A file that is gone was deleted meanwhile; one that cannot be read must not keep all others from the peer.
+  const wanted = record.op === 'C' && !unreadable.has(record.name)
+  const file = wanted ? await store.open(record.name) : undefined
+  const head = writeSyncRecord({ storageId: store.storageId, hasContent: file !== undefined, previous }, line)
+  if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
+  const bytes = head.length + file.sizeBytes
+  const source: BodySource = send => sendFile(context, record.name, file, head, send)
+  return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
+}
+
+async function sendFile(
+  context: ReplayContext,
+  name: string,
+  file: StoredFile,
+  head: Buffer,
+  send: (parts: readonly Uint8Array[]) => Promise<void>,
+): Promise<void> {
+  const block = await context.blocks.acquire()
+  try {
+    if (file.sizeBytes === 0) await send([head])
+    for (let index = 0; index < blockCount(file.sizeBytes); index++) {
+      const checked = await file.readBlock(index, block)
+      await send(index === 0 ? [head, checked] : [checked])
+    }
+  } catch (error) {
+    if (toDfsError(error).code === 'corrupt') noteUnreadable(context, name, error as Error)
+    throw error
+  } finally {
+    context.blocks.release(block)
+  }
+}
+
+/** The next session ships this record without its file, and people are told. */
+function noteUnreadable(context: ReplayContext, name: string, error: Error): void {
+  if (context.unreadable.size >= UNREADABLE_MAX) context.unreadable.clear()
+  context.unreadable.add(name)
+  context.onCorruption(name, error)
+}
+
+async function skip(): Promise<void> {}
+function ignore(): void {}

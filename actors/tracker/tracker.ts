@@ -1,0 +1,313 @@
+/** The tracker: hears every beat, knows the groups, answers every question about where to go. */
+
+import { toDfsError } from '../../protocol/errors.ts'
+import { decodeFileName, type FileId, parseFileId } from '../../protocol/file-id.ts'
+import type { PayloadOf, ReplyOf, RequestOf } from '../../protocol/message.ts'
+import type { StorageReport, Welcome } from '../../protocol/storage-messages.ts'
+import type {
+  queryFetch,
+  queryStore,
+  roleBeat,
+  trackerGroups,
+  trackerLocate,
+  trackerStatus,
+  trackerStorages,
+} from '../../protocol/tracker-messages.ts'
+import type { CommonEffect, ReplyTo, Step } from '../../runtime/actor.ts'
+import { unreachable } from '../../runtime/actor.ts'
+import { type Admission, admitBeat, admitJoin } from './admission.ts'
+import { type HashRing, makeRing } from './consistent-hash.ts'
+import { type PlacementPolicy, place, rotate, type Turns } from './placement.ts'
+import {
+  addressOf,
+  type Groups,
+  groupView,
+  isReadable,
+  OFFLINE_AFTER_MS,
+  peersOf,
+  type RoleEntry,
+  type StorageEntry,
+  storageView,
+  surelyHolds,
+  withStorage,
+} from './view.ts'
+
+/** How often it beats, and looks who has gone silent. */
+export const TRACKER_TICK_MS = 1_000
+
+/** How long a placement may be used without asking again: long enough to matter, short enough to go round. */
+const LEASE_MS = 1_000
+
+/** Roles that have been silent for so long are forgotten; storage servers never are, they hold files. */
+const ROLE_FORGOTTEN_MS = 60_000
+
+export interface TrackerConfig {
+  readonly trackerId: string
+  readonly version: string
+  readonly policy: PlacementPolicy
+}
+
+export interface TrackerState {
+  readonly groups: Groups
+  readonly ring: HashRing
+  readonly roles: ReadonlyMap<string, RoleEntry>
+  readonly turns: Turns & { readonly fetch: number }
+  /** When anything was heard last; our own beats come back to us, so silence means that our NATS is gone. */
+  readonly heardMs: number
+  /** Nobody is judged by a silence that began before this. */
+  readonly listeningSinceMs: number
+  readonly stale: boolean
+  readonly nats: { readonly jetstream: boolean; readonly serverVersion: string }
+}
+
+export type TrackerMessage =
+  | { type: 'tick' }
+  | { type: 'natsConnected'; jetstream: boolean; serverVersion: string }
+  | { type: 'beat'; report: StorageReport; replyTo: ReplyTo<Welcome> }
+  | { type: 'join'; report: StorageReport; replyTo: ReplyTo<Welcome> }
+  | { type: 'roleBeat'; beat: PayloadOf<typeof roleBeat> }
+  | { type: 'queryStore'; request: RequestOf<typeof queryStore>; replyTo: ReplyTo<ReplyOf<typeof queryStore>> }
+  | { type: 'queryFetch'; fileId: string; replyTo: ReplyTo<ReplyOf<typeof queryFetch>> }
+  | { type: 'queryUpdate'; fileId: string; replyTo: ReplyTo<ReplyOf<typeof queryFetch>> }
+  | { type: 'locate'; fileId: string; replyTo: ReplyTo<ReplyOf<typeof trackerLocate>> }
+  | { type: 'groups'; replyTo: ReplyTo<ReplyOf<typeof trackerGroups>> }
+  | { type: 'storages'; group: string | undefined; replyTo: ReplyTo<ReplyOf<typeof trackerStorages>> }
+  | { type: 'status'; replyTo: ReplyTo<ReplyOf<typeof trackerStatus>> }
+
+export type TrackerEffect =
+  | { readonly do: 'beat' }
+  | { readonly do: 'event'; readonly kind: string; readonly group: string; readonly detail: Record<string, unknown> }
+  | { readonly do: 'ensureStream'; readonly group: string }
+
+type Effects = (TrackerEffect | CommonEffect<TrackerMessage>)[]
+type TrackerStep = Step<TrackerState, TrackerEffect | CommonEffect<TrackerMessage>>
+
+const TICK = { do: 'after', key: 'tick', delayMs: TRACKER_TICK_MS, message: { type: 'tick' } } as const
+
+/** The deciding half of a tracker. */
+export function trackerBehaviour(config: TrackerConfig) {
+  return {
+    init: (nowMs: number): TrackerStep => [emptyState(nowMs), [{ do: 'beat' }, TICK]],
+    step: (state: TrackerState, message: TrackerMessage, nowMs: number): TrackerStep => {
+      const [next, effects] = step(config, state, message, nowMs)
+      return [next, speaksForAll(config, state) ? effects : effects.filter(effect => effect.do !== 'event')]
+    },
+  }
+}
+
+/** All trackers see the same; the one with the first id tells the world. */
+function speaksForAll(config: TrackerConfig, state: TrackerState): boolean {
+  return [...state.roles.values()].every(({ role, id }) => role !== 'tracker' || id >= config.trackerId)
+}
+
+function emptyState(nowMs: number): TrackerState {
+  return {
+    groups: new Map(),
+    ring: makeRing([]),
+    roles: new Map(),
+    turns: { group: 0, server: 0, path: 0, fetch: 0 },
+    heardMs: nowMs,
+    listeningSinceMs: nowMs,
+    stale: false,
+    nats: { jetstream: false, serverVersion: '' },
+  }
+}
+
+function step(config: TrackerConfig, state: TrackerState, message: TrackerMessage, nowMs: number): TrackerStep {
+  switch (message.type) {
+    case 'tick':
+      return tick(state, nowMs)
+    case 'natsConnected': {
+      const { jetstream, serverVersion } = message
+      const ensured = jetstream ? [...state.groups.keys()].map(group => ({ do: 'ensureStream', group }) as const) : []
+      return [{ ...state, nats: { jetstream, serverVersion } }, ensured]
+    }
+    case 'beat':
+      return welcome(config, state, message, admitBeat(state.groups, message.report), nowMs)
+    case 'join':
+      return welcome(config, state, message, admitJoin(state.groups, message.report), nowMs)
+    case 'roleBeat':
+      return [withRole(heard(state, nowMs), message.beat, nowMs), []]
+    case 'queryStore': {
+      const { groups, ring, turns } = state
+      const placed = place(groups, ring, config.policy, turns, message.request)
+      if ('code' in placed) return [state, [{ do: 'refuse', to: message.replyTo, code: placed.code }]]
+      const { group, servers, storePathIndex } = placed
+      const body = { group, servers: [...servers], storePathIndex, leaseMs: LEASE_MS }
+      return [{ ...state, turns: { ...turns, ...placed.turns } }, [{ do: 'reply', to: message.replyTo, body }]]
+    }
+    case 'queryFetch':
+      return answerFor(state, message, fileId => {
+        const turns = { ...state.turns, fetch: state.turns.fetch + 1 }
+        return [{ ...state, turns }, readersOf(state, fileId)]
+      })
+    case 'queryUpdate':
+      return answerFor(state, message, fileId => [state, orderersOf(state, fileId)])
+    case 'locate':
+      return locate(state, message.fileId, message.replyTo)
+    case 'groups':
+      return [state, [{ do: 'reply', to: message.replyTo, body: { groups: groupViews(state) } }]]
+    case 'storages': {
+      const { group } = message
+      if (group !== undefined && !state.groups.has(group)) {
+        return [state, [{ do: 'refuse', to: message.replyTo, code: 'unknown_group' }]]
+      }
+      return [state, [{ do: 'reply', to: message.replyTo, body: { storages: storageViews(state, nowMs, group) } }]]
+    }
+    case 'status':
+      return [state, [{ do: 'reply', to: message.replyTo, body: statusOf(config, state, nowMs) }]]
+    default:
+      return unreachable(message)
+  }
+}
+
+function tick(state: TrackerState, nowMs: number): TrackerStep {
+  const effects: Effects = [{ do: 'beat' }, TICK]
+  if (nowMs - state.heardMs > OFFLINE_AFTER_MS) return [{ ...state, stale: true }, effects]
+  let groups = state.groups
+  for (const members of state.groups.values()) {
+    for (const entry of members) {
+      const silentMs = nowMs - Math.max(entry.heardMs, state.listeningSinceMs)
+      if (!entry.online || silentMs <= OFFLINE_AFTER_MS) continue
+      groups = withStorage(groups, { ...entry, online: false })
+      effects.push(memberEvent('storage_offline', entry.report, { silentMs: Math.round(silentMs) }))
+    }
+  }
+  const roles = new Map([...state.roles].filter(([, role]) => nowMs - role.heardMs < ROLE_FORGOTTEN_MS))
+  return [{ ...state, groups, roles }, effects]
+}
+
+/** Notes that something was heard. After a silence of everything, nobody is blamed for it. */
+function heard(state: TrackerState, nowMs: number): TrackerState {
+  if (!state.stale) return { ...state, heardMs: nowMs }
+  return { ...state, heardMs: nowMs, stale: false, listeningSinceMs: nowMs }
+}
+
+function welcome(
+  config: TrackerConfig,
+  before: TrackerState,
+  { report, replyTo }: { report: StorageReport; replyTo: ReplyTo<Welcome> },
+  admission: Admission,
+  nowMs: number,
+): TrackerStep {
+  const state = heard(before, nowMs)
+  const body: Welcome = { trackerId: config.trackerId, ...admission, peers: peersOf(state.groups, report) }
+  const effects: Effects = [{ do: 'reply', to: replyTo, body }]
+  if (!admission.accepted) return [state, effects]
+  const known = state.groups.get(report.group)?.find(member => member.report.storageId === report.storageId)
+  const online = report.status !== 'offline'
+  if (known?.online !== online) {
+    effects.push(memberEvent(online ? 'storage_online' : 'storage_offline', report, {}))
+  }
+  const isNewGroup = !state.groups.has(report.group)
+  const groups = withStorage(state.groups, { report, heardMs: nowMs, online })
+  if (isNewGroup && state.nats.jetstream) effects.push({ do: 'ensureStream', group: report.group })
+  return [{ ...state, groups, ring: isNewGroup ? makeRing([...groups.keys()]) : state.ring }, effects]
+}
+
+function withRole(state: TrackerState, beat: PayloadOf<typeof roleBeat>, nowMs: number): TrackerState {
+  const { role, id, endpoint, leaving } = beat
+  const roles = new Map(state.roles)
+  if (leaving) roles.delete(`${role} ${id}`)
+  else roles.set(`${role} ${id}`, { role, id, endpoint, heardMs: nowMs })
+  return { ...state, roles }
+}
+
+/** Answers a question about a file with candidates, or with what is wrong with the question. */
+function answerFor(
+  state: TrackerState,
+  { fileId, replyTo }: { fileId: string; replyTo: ReplyTo<ReplyOf<typeof queryFetch>> },
+  choose: (id: FileId) => readonly [TrackerState, readonly StorageEntry[]],
+): TrackerStep {
+  try {
+    const id = parseFileId(fileId)
+    if (!state.groups.has(id.group)) return [state, [{ do: 'refuse', to: replyTo, code: 'unknown_group' }]]
+    const [next, candidates] = choose(id)
+    if (candidates.length === 0) return [state, [{ do: 'refuse', to: replyTo, code: 'no_storage' }]]
+    return [next, [{ do: 'reply', to: replyTo, body: { group: id.group, servers: candidates.map(addressOf) } }]]
+  } catch (error) {
+    return [state, [refusal(error, replyTo)]]
+  }
+}
+
+/** Members that surely hold the file, in turn; then the others, which would have to ask them. */
+function readersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
+  const file = decodeFileName(name)
+  const members = (state.groups.get(group) ?? []).filter(isReadable)
+  const sure = members.filter(member => surelyHolds(member, file))
+  return [...rotate(sure, state.turns.fetch), ...members.filter(member => !sure.includes(member))]
+}
+
+/** The source first: it orders the changes of its files, and others would only pass them on. */
+function orderersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
+  const source = decodeFileName(name).storageId
+  const members = (state.groups.get(group) ?? []).filter(isReadable)
+  const isSource = (member: StorageEntry) => member.report.storageId === source
+  return [...members.filter(isSource), ...members.filter(member => !isSource(member))]
+}
+
+function locate(state: TrackerState, fileId: string, replyTo: ReplyTo<ReplyOf<typeof trackerLocate>>): TrackerStep {
+  try {
+    const id = parseFileId(fileId)
+    const { storePathIndex, createTimeS, kind, crc32, storageId, address, sizeBytes } = decodeFileName(id.name)
+    const body: ReplyOf<typeof trackerLocate> = {
+      group: id.group,
+      storePathIndex,
+      createTimeS,
+      kind,
+      crc32,
+      ...(storageId === undefined ? {} : { source: storageId }),
+      ...(address === undefined ? {} : { sourceAddress: address }),
+      ...(sizeBytes === undefined ? {} : { sizeBytes }),
+      servers: readersOf(state, id).map(addressOf),
+    }
+    return [state, [{ do: 'reply', to: replyTo, body }]]
+  } catch (error) {
+    return [state, [refusal(error, replyTo)]]
+  }
+}
+
+/** A file id that cannot be read is the caller's mistake; anything else is a bug and goes on being thrown. */
+function refusal(error: unknown, to: ReplyTo<never>): CommonEffect<TrackerMessage> {
+  const { code, message } = toDfsError(error)
+  if (code === 'internal') throw error
+  return { do: 'refuse', to, code, message }
+}
+
+function groupViews(state: TrackerState) {
+  return [...state.groups]
+    .map(([group, members]) => groupView(group, members))
+    .sort((a, b) => (a.group < b.group ? -1 : 1))
+}
+
+function storageViews(state: TrackerState, nowMs: number, group?: string) {
+  const members = group === undefined ? [...state.groups.values()].flat() : (state.groups.get(group) ?? [])
+  return members.map(entry => storageView(entry, nowMs)).sort((a, b) => a.report.storageId - b.report.storageId)
+}
+
+function statusOf(config: TrackerConfig, state: TrackerState, nowMs: number): ReplyOf<typeof trackerStatus> {
+  return {
+    trackerId: config.trackerId,
+    version: config.version,
+    stale: state.stale,
+    jetstream: state.nats.jetstream,
+    natsServer: state.nats.serverVersion,
+    roles: [...state.roles.values()].map(({ role, id, endpoint, heardMs }) => ({
+      role,
+      id,
+      endpoint,
+      beatAgeMs: Math.round(nowMs - heardMs),
+    })),
+    groups: groupViews(state),
+    storages: storageViews(state, nowMs),
+  }
+}
+
+function memberEvent(kind: string, report: StorageReport, detail: Record<string, unknown>): TrackerEffect {
+  return {
+    do: 'event',
+    kind,
+    group: report.group,
+    detail: { storageId: report.storageId, host: report.host, port: report.port, ...detail },
+  }
+}

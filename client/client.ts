@@ -1,0 +1,387 @@
+/** The client: files in, files out, over direct sockets; the trackers are asked only now and then. */
+import { crc32 } from '@node-rs/crc32'
+import {
+  readFileInfo,
+  readGroupAndName,
+  UPLOAD_FIXED_BYTES,
+  UPLOAD_ID_BYTES,
+  writeDownload,
+  writeGroupAndName,
+  writeUploadFields,
+  writeUploadStream,
+} from '../protocol/data-bodies.ts'
+import { DfsError, toDfsError } from '../protocol/errors.ts'
+import { decodeFileName, extensionOf, formatFileId, isExtension, parseFileId } from '../protocol/file-id.ts'
+import { COMMANDS } from '../protocol/frame.ts'
+import type { ReplyOf } from '../protocol/message.ts'
+import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
+import { type ServerAddress, trackerLocate, trackerStatus } from '../protocol/tracker-messages.ts'
+import type { Bus } from '../runtime/bus.ts'
+import { type FrameClient, receiveWhole } from '../runtime/frame-client.ts'
+import { FramePool } from '../runtime/frame-pool.ts'
+import type { Timers } from '../runtime/timers.ts'
+import type { World } from '../runtime/world.ts'
+import { writeFile } from './file-sink.ts'
+import { LocalError, retry } from './retry.ts'
+import { Routes } from './routes.ts'
+import { openSource, PIECE_BYTES, type UploadInput, type UploadSource } from './upload-source.ts'
+
+/** A download into memory is refused beyond this; a file or a stream takes any size. */
+const BUFFER_BYTES_MAX = 512 * 1024 * 1024
+
+const CONNECT_MS = 2_000
+/** A reply may wait for a disk; a server that says nothing for so long is given up. */
+const TIMEOUTS = { idleMs: 20_000, headerMs: 10_000, bodyMs: 20_000 }
+const CONNECTIONS_PER_SERVER_MAX = 4
+const IDLE_MS_MAX = 30_000
+/** With pauses up to two seconds: about half a minute, in which a cluster restarts anything that died. */
+const ATTEMPTS_MAX = 20
+
+/** How far a transfer has come. `totalBytes` is undefined while nobody knows. */
+export interface Progress {
+  readonly bytes: number
+  readonly totalBytes: number | undefined
+}
+
+export interface TransferOptions {
+  readonly onProgress?: ((progress: Progress) => void) | undefined
+  readonly signal?: AbortSignal | undefined
+}
+
+export interface UploadOptions extends TransferOptions {
+  /** A group by name. */
+  readonly group?: string | undefined
+  /** Files with the same key go to the same group. */
+  readonly key?: string | undefined
+  /** Up to six characters, without the dot; taken from the path if there is one. */
+  readonly extension?: string | undefined
+  /** 32 hex digits: uploads with the same id are the same upload. Made at random if not given. */
+  readonly uploadId?: string | undefined
+}
+
+/** A file that is durable on one storage server, its source; its peers follow. */
+export interface Uploaded {
+  readonly fileId: string
+  readonly sizeBytes: number
+  readonly crc32: number
+}
+
+export interface DownloadOptions extends TransferOptions {
+  readonly offset?: number | undefined
+  /** To the end if not given. */
+  readonly length?: number | undefined
+}
+
+/** What is known of a file that is there. */
+export interface FileDetails extends Uploaded {
+  readonly createTimeS: number
+  /** The storage id of the source, unless the id names an address. */
+  readonly source: number | undefined
+}
+
+/** Takes the pieces of a download, in order; the buffer is reused after the promise resolves. */
+export type Sink = (piece: Buffer) => Promise<void>
+
+/** The one thing we need of a stream to write to. */
+export interface WritableLike {
+  write(piece: Uint8Array, done: (error?: Error | null) => void): unknown
+}
+
+export interface ClientParts {
+  readonly world: World
+  readonly timers: Timers
+  readonly bus: Bus
+  readonly prefix: string
+  /** The clients' data secret, as hex. */
+  readonly dataSecret: string
+}
+
+export class Client {
+  readonly #world: World
+  readonly #timers: Timers
+  readonly #pool: FramePool
+  readonly #routes: Routes
+  readonly #bus: Bus
+
+  /** Puts a client together; `connect` is the usual way. The bus stays the caller's. */
+  constructor({ world, timers, bus, prefix, dataSecret }: ClientParts) {
+    this.#world = world
+    this.#timers = timers
+    this.#bus = bus
+    this.#routes = new Routes(bus, world.clock, prefix)
+    this.#pool = new FramePool({
+      sockets: world.sockets,
+      clock: world.clock,
+      timers,
+      random: world.random,
+      connectMs: CONNECT_MS,
+      timeouts: TIMEOUTS,
+      proof: { role: 'client', key: dataSecret },
+      connectionsPerServerMax: CONNECTIONS_PER_SERVER_MAX,
+      idleMsMax: IDLE_MS_MAX,
+    })
+  }
+
+  /**
+   * Stores a file and says its id. What fails and may be repeated is repeated, on another server if need be, as the
+   * same upload. Rejects with a DfsError, or with a LocalError if the input cannot be read.
+   */
+  async upload(input: UploadInput, options: UploadOptions = {}): Promise<Uploaded> {
+    const extension = options.extension ?? (typeof input === 'string' ? extensionOf(input) : '')
+    if (!isExtension(extension)) throw new DfsError('bad_request', `the extension ${extension} cannot be kept`)
+    const source = await openSource(this.#world.disk, input)
+    try {
+      let uploadId = options.uploadId ?? this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
+      const attemptsMax = source.repeatable ? ATTEMPTS_MAX : 1
+      return await this.#retry({ ...options, attemptsMax }, async () => {
+        try {
+          return await this.#uploadOnce(source, { ...options, extension, uploadId })
+        } catch (error) {
+          // The name that this upload id stands for is not our file's: the next attempt is another upload.
+          if (toDfsError(error).code === 'digest_mismatch')
+            uploadId = this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
+          throw error
+        }
+      })
+    } finally {
+      await source.close()
+    }
+  }
+
+  /** Reads a file, or a range of it, into memory. Rejects with `too_large` beyond 512 MiB. */
+  async download(fileId: string, options: DownloadOptions = {}): Promise<Buffer> {
+    const pieces: Buffer[] = []
+    let bytes = 0
+    await this.downloadTo(fileId, options, async piece => {
+      bytes += piece.length
+      if (bytes > BUFFER_BYTES_MAX) throw new LocalError('the file is too large for memory', { cause: undefined })
+      pieces.push(Buffer.from(piece))
+    })
+    return Buffer.concat(pieces)
+  }
+
+  /**
+   * Hands a file, or a range of it, to a sink piece by piece. A server that fails on the way is replaced by another,
+   * which goes on where it stopped. A whole file is checked against the CRC32 in its id.
+   */
+  async downloadTo(fileId: string, options: DownloadOptions, sink: Sink): Promise<{ bytes: number }> {
+    const { name } = parseFileId(fileId)
+    const parts = decodeFileName(name)
+    const { offset = 0, length } = options
+    if (length === 0) return { bytes: 0 }
+    let bytes = 0
+    let sum = 0
+    let total = length
+    await this.#retry(options, async () => {
+      // Nothing is left after the piece in which the last server failed: a range of length 0 would mean "all".
+      if (bytes > 0 && bytes === total) return
+      const begun = bytes
+      const range = { offset: offset + begun, length: length === undefined ? 0 : length - begun }
+      await this.#onReaders(fileId, (client, id) =>
+        this.#fetch(client, { ...id, ...range }, async (piece, lengthBytes) => {
+          options.signal?.throwIfAborted()
+          total = begun + lengthBytes
+          sum = crc32(piece, sum)
+          await sink(piece)
+          bytes += piece.length
+          options.onProgress?.({ bytes, totalBytes: total })
+        }),
+      )
+    })
+    const whole = offset === 0 && length === undefined && parts.sizeBytes !== undefined
+    if (whole && (sum !== parts.crc32 || bytes !== parts.sizeBytes)) {
+      throw new DfsError('digest_mismatch', `${fileId}: got ${bytes} bytes with CRC32 ${sum.toString(16)}`)
+    }
+    return { bytes }
+  }
+
+  /**
+   * Writes a file to a path. It appears there whole and checked; until then it is `<path>.part`, from which
+   * `continue` goes on.
+   */
+  downloadToFile(
+    fileId: string,
+    path: string,
+    options: TransferOptions & { continue?: boolean } = {},
+  ): Promise<{ bytes: number }> {
+    return writeFile(this, this.#world.disk, fileId, path, options)
+  }
+
+  /** Hands a file, or a range of it, to a stream such as a Writable, which is not ended. */
+  downloadToStream(fileId: string, stream: WritableLike, options: DownloadOptions = {}): Promise<{ bytes: number }> {
+    return this.downloadTo(fileId, options, piece => {
+      return new Promise((resolve, reject) => {
+        stream.write(piece, cause =>
+          cause ? reject(new LocalError('the stream cannot be written', { cause })) : resolve(),
+        )
+      })
+    })
+  }
+
+  /** Says what is known of a file; rejects with `not_found` if it is not there. */
+  async info(fileId: string): Promise<FileDetails> {
+    const id = parseFileId(fileId)
+    const body = writeGroupAndName(id.group, id.name)
+    const answer = await this.#retry({}, () =>
+      this.#onReaders(fileId, client => client.request(COMMANDS.queryFileInfo, body)),
+    )
+    const { sizeBytes, mtimeS, crc32: sum } = readFileInfo(answer)
+    return { fileId, sizeBytes, crc32: sum, createTimeS: mtimeS, source: decodeFileName(id.name).storageId }
+  }
+
+  /** Deletes a file; rejects with `not_found` if it is not there. */
+  async delete(fileId: string): Promise<void> {
+    const id = parseFileId(fileId)
+    const body = writeGroupAndName(id.group, id.name)
+    await this.#retry({}, async count => {
+      try {
+        await this.#onFirst(await this.#routes.forUpdate(fileId), client => client.request(COMMANDS.deleteFile, body))
+      } catch (error) {
+        // The answer to an earlier attempt was lost, not the deletion.
+        if (count > 0 && toDfsError(error).code === 'not_found') return
+        throw error
+      }
+    })
+  }
+
+  /** The cluster as a tracker sees it. */
+  status(): Promise<ReplyOf<typeof trackerStatus>> {
+    return this.#routes.ask(trackerStatus, {})
+  }
+
+  /** What a file id says, and who could serve it now. */
+  locate(fileId: string): Promise<ReplyOf<typeof trackerLocate>> {
+    return this.#routes.ask(trackerLocate, { fileId })
+  }
+
+  /** Ends all connections; what is under way rejects. */
+  async close(): Promise<void> {
+    this.#pool.close()
+    await this.#bus.drain()
+  }
+
+  async #uploadOnce(
+    source: UploadSource,
+    options: UploadOptions & { extension: string; uploadId: string },
+  ): Promise<Uploaded> {
+    const { group, key } = options
+    const route = await this.#routes.forUpload({
+      ...(group === undefined ? {} : { group }),
+      ...(key === undefined ? {} : { key }),
+    })
+    let sent: { crc32: number; sizeBytes: number } | undefined
+    let ours: unknown
+    const sendAll = async (send: (piece: Uint8Array) => Promise<void>) => {
+      let bytes = 0
+      try {
+        sent = await source.send(async piece => {
+          options.signal?.throwIfAborted()
+          await send(piece)
+          bytes += piece.length
+          options.onProgress?.({ bytes, totalBytes: source.sizeBytes })
+        })
+      } catch (error) {
+        if (error instanceof LocalError) ours = error
+        throw error
+      }
+    }
+    const answer = await this.#onFirst(route.servers, client => sendUpload(client, source, options, sendAll)).catch(
+      error => Promise.reject(ours ?? error),
+    )
+    const id = readGroupAndName(answer)
+    const fileId = formatFileId(id)
+    const stored = decodeFileName(id.name)
+    if (stored.crc32 !== sent?.crc32 || stored.sizeBytes !== sent.sizeBytes) {
+      await this.delete(fileId).catch(ignore)
+      throw new DfsError('digest_mismatch', 'the server stored other bytes than were sent')
+    }
+    return { fileId, sizeBytes: sent.sizeBytes, crc32: sent.crc32 }
+  }
+
+  async #fetch(
+    client: FrameClient,
+    wanted: { group: string; name: string; offset: number; length: number },
+    take: (piece: Buffer, lengthBytes: number) => Promise<void>,
+  ): Promise<void> {
+    const request = writeDownload(wanted)
+    let ours: unknown
+    const fetched = client.exchange(
+      COMMANDS.downloadFile,
+      request.length,
+      send => send([request]),
+      async (body, { lengthBytes }) => {
+        const buffer = Buffer.allocUnsafeSlow(Math.min(lengthBytes, PIECE_BYTES))
+        while (body.bodyLeft > 0) {
+          const piece = buffer.subarray(0, await body.readBody(buffer))
+          try {
+            await take(piece, lengthBytes)
+          } catch (error) {
+            ours = error
+            throw error
+          }
+        }
+      },
+    )
+    await fetched.catch(error => Promise.reject(ours ?? error))
+  }
+
+  async #onReaders<T>(
+    fileId: string,
+    ask: (client: FrameClient, id: { group: string; name: string }) => Promise<T>,
+  ): Promise<T> {
+    const servers = await this.#routes.forRead(fileId)
+    return this.#onFirst(servers, client => ask(client, parseFileId(fileId)))
+  }
+
+  /** Asks the first server of a list; one that fails is avoided for a while, so that the next attempt takes another. */
+  async #onFirst<T>(servers: readonly ServerAddress[], ask: (client: FrameClient) => Promise<T>): Promise<T> {
+    const server = servers[0]
+    if (server === undefined) throw new DfsError('no_storage')
+    try {
+      return await ask(await this.#pool.connection({ host: server.ip, port: server.port }))
+    } catch (error) {
+      if (error instanceof DfsError && error.retryable) this.#routes.avoid(server)
+      throw error
+    }
+  }
+
+  #retry<T>(
+    options: { attemptsMax?: number; signal?: AbortSignal | undefined },
+    attempt: (count: number) => Promise<T>,
+  ) {
+    const { attemptsMax = ATTEMPTS_MAX, signal } = options
+    return retry({ timers: this.#timers, random: this.#world.random, attemptsMax, signal }, attempt)
+  }
+}
+
+/** One upload on one connection: with its size in front, or in data frames if nobody knows the size yet. */
+async function sendUpload(
+  client: FrameClient,
+  source: UploadSource,
+  { extension, uploadId }: { extension: string; uploadId: string },
+  sendAll: (send: (piece: Uint8Array) => Promise<void>) => Promise<void>,
+): Promise<Buffer> {
+  const id = Buffer.from(uploadId, 'hex')
+  const { sizeBytes } = source
+  if (sizeBytes !== undefined) {
+    const fields = writeUploadFields({ storePathIndex: STORE_PATH_ANY, sizeBytes, extension })
+    const head: Buffer[] = [id, fields]
+    return client.exchange(
+      COMMANDS.uploadOnce,
+      UPLOAD_ID_BYTES + UPLOAD_FIXED_BYTES + sizeBytes,
+      async send => {
+        await sendAll(piece => send([...head.splice(0), piece]))
+        if (head.length > 0) await send(head.splice(0))
+      },
+      receiveWhole,
+    )
+  }
+  return client.exchangeStream(
+    COMMANDS.uploadStream,
+    writeUploadStream({ uploadId: id, storePathIndex: STORE_PATH_ANY, extension }),
+    COMMANDS.data,
+    sendAll,
+  )
+}
+
+function ignore(): void {}

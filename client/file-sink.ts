@@ -1,0 +1,73 @@
+/** A download into a file: it grows beside its name, and takes its name when it is whole and checked. */
+import { crc32 } from '@node-rs/crc32'
+import { DfsError } from '../protocol/errors.ts'
+import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
+import type { Disk, DiskFile } from '../runtime/world.ts'
+import type { Client, TransferOptions } from './client.ts'
+import { LocalError } from './retry.ts'
+import { PIECE_BYTES } from './upload-source.ts'
+
+export async function writeFile(
+  client: Client,
+  disk: Disk,
+  fileId: string,
+  path: string,
+  options: TransferOptions & { continue?: boolean },
+): Promise<{ bytes: number }> {
+  const { sizeBytes, crc32: expected } = decodeFileName(parseFileId(fileId).name)
+  const partial = `${path}.part`
+  const file = await openPartial(disk, partial, options.continue === true)
+  try {
+    let { bytes, sum } = await sumOf(file, sizeBytes)
+    if (sizeBytes === undefined || bytes < sizeBytes) {
+      const done = bytes
+      const onProgress = (progress: { bytes: number; totalBytes: number | undefined }) =>
+        options.onProgress?.({
+          bytes: done + progress.bytes,
+          totalBytes: progress.totalBytes === undefined ? undefined : done + progress.totalBytes,
+        })
+      await client.downloadTo(fileId, { offset: done, signal: options.signal, onProgress }, async piece => {
+        sum = crc32(piece, sum)
+        await file
+          .write([piece], bytes)
+          .catch(cause => Promise.reject(new LocalError(`cannot write ${partial}`, { cause })))
+        bytes += piece.length
+      })
+    }
+    if (sizeBytes !== undefined && (bytes !== sizeBytes || sum !== expected)) {
+      await disk.remove(partial)
+      throw new DfsError('digest_mismatch', `${fileId}: got ${bytes} bytes with CRC32 ${sum.toString(16)}`)
+    }
+    await disk.rename(partial, path)
+    return { bytes }
+  } finally {
+    await file.close()
+  }
+}
+
+async function openPartial(disk: Disk, path: string, goOn: boolean): Promise<DiskFile> {
+  try {
+    const exists = (await disk.stat(path)) !== undefined
+    if (!exists) return await disk.open(path, 'create')
+    const file = await disk.open(path, 'update')
+    if (!goOn) await file.truncate(0)
+    return file
+  } catch (cause) {
+    throw new LocalError(`cannot write ${path}`, { cause })
+  }
+}
+
+/** What is there already; more than the file can have is not part of it. */
+async function sumOf(file: DiskFile, sizeBytes: number | undefined): Promise<{ bytes: number; sum: number }> {
+  const there = await file.sizeBytes()
+  if (sizeBytes === undefined || there > sizeBytes) {
+    await file.truncate(0)
+    return { bytes: 0, sum: 0 }
+  }
+  const buffer = Buffer.allocUnsafe(PIECE_BYTES)
+  let sum = 0
+  for (let at = 0; at < there; at += PIECE_BYTES) {
+    sum = crc32(buffer.subarray(0, await file.read(buffer, at)), sum)
+  }
+  return { bytes: there, sum }
+}

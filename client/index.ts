@@ -1,0 +1,16 @@
+/** natsdfs for programs: `const client = await connect()`, then `upload`, `download`, `info`, `delete`, `status`. */
+export { DfsError, ERRORS, type ErrorCode } from '../protocol/errors.ts'
+export type { Credentials } from '../runtime/secrets.ts'
+export {
+  Client,
+  type DownloadOptions,
+  type FileDetails,
+  type Progress,
+  type Sink,
+  type TransferOptions,
+  type Uploaded,
+  type UploadOptions,
+} from './client.ts'
+export { type ConnectOptions, connect } from './connect.ts'
+export { LocalError } from './retry.ts'
+export type { UploadInput } from './upload-source.ts'

@@ -1,0 +1,133 @@
+/**
+ * Bodies of FastDFS frames, field by field. Widths are in the tables; an address has 15 bytes where it is IPv4 and 45
+ * where it is IPv6, and clients tell by the length of the whole body.
+ */
+import { DfsError } from './errors.ts'
+import { GROUP_NAME_BYTES, isExtension } from './file-id.ts'
+import { readInt64, readString, writeInt64, writeString } from './frame.ts'
+
+const IPV4_BYTES = 15
+const IPV6_BYTES = 45
+export const EXTENSION_FIELD_BYTES = 6
+export const UPLOAD_ID_BYTES = 16
+
+/** `uploadFile` 11: store path 1, size 8, extension 6, then the content. */
+export const UPLOAD_FIXED_BYTES = 1 + 8 + EXTENSION_FIELD_BYTES
+/** `uploadStream` 203: upload id 16, store path 1, extension 6. */
+export const UPLOAD_STREAM_BYTES = UPLOAD_ID_BYTES + 1 + EXTENSION_FIELD_BYTES
+/** `downloadFile` 14: offset 8, bytes 8 (0: to the end), then group 16 and name. */
+export const DOWNLOAD_FIXED_BYTES = 16
+/** The longest body of a query: group 16 and name, with FastDFS's limit of names. */
+export const NAME_BODY_BYTES_MAX = GROUP_NAME_BYTES + 127
+
+export interface UploadFields {
+  readonly storePathIndex: number
+  readonly sizeBytes: number
+  readonly extension: string
+}
+
+/** Reads the fixed part of `uploadFile`. */
+export function readUploadFields(buffer: Buffer): UploadFields {
+  return {
+    storePathIndex: buffer[0]!,
+    sizeBytes: readInt64(buffer, 1),
+    extension: readString(buffer, 9, EXTENSION_FIELD_BYTES),
+  }
+}
+
+/** Says what is wrong with an extension, if anything: `bad_request`. */
+export function extensionError(extension: string): DfsError | undefined {
+  return isExtension(extension)
+    ? undefined
+    : new DfsError('bad_request', 'an extension is up to 6 of A-Z a-z 0-9 . _ -')
+}
+
+export function writeUploadFields(fields: UploadFields): Buffer {
+  const buffer = Buffer.alloc(UPLOAD_FIXED_BYTES)
+  buffer[0] = fields.storePathIndex
+  writeInt64(buffer, fields.sizeBytes, 1)
+  writeString(buffer, fields.extension, 9, EXTENSION_FIELD_BYTES)
+  return buffer
+}
+
+export function writeUploadStream(fields: { uploadId: Buffer; storePathIndex: number; extension: string }): Buffer {
+  const buffer = Buffer.alloc(UPLOAD_STREAM_BYTES)
+  fields.uploadId.copy(buffer, 0)
+  buffer[UPLOAD_ID_BYTES] = fields.storePathIndex
+  writeString(buffer, fields.extension, UPLOAD_ID_BYTES + 1, EXTENSION_FIELD_BYTES)
+  return buffer
+}
+
+/** Reads group 16 and the rest as a name: the body of delete, info and fetch, and the reply to an upload. */
+export function readGroupAndName(buffer: Buffer, offset = 0): { group: string; name: string } {
+  return {
+    group: readString(buffer, offset, GROUP_NAME_BYTES),
+    name: buffer.toString('latin1', offset + GROUP_NAME_BYTES),
+  }
+}
+
+export function writeGroupAndName(group: string, name: string): Buffer {
+  const buffer = Buffer.alloc(GROUP_NAME_BYTES + name.length)
+  writeString(buffer, group, 0, GROUP_NAME_BYTES)
+  writeString(buffer, name, GROUP_NAME_BYTES, name.length)
+  return buffer
+}
+
+/** Reads the body of `downloadFile`. */
+export function readDownload(buffer: Buffer) {
+  return {
+    offset: readInt64(buffer, 0),
+    length: readInt64(buffer, 8),
+    ...readGroupAndName(buffer, DOWNLOAD_FIXED_BYTES),
+  }
+}
+
+export function writeDownload(request: { offset: number; length: number; group: string; name: string }): Buffer {
+  const range = Buffer.alloc(DOWNLOAD_FIXED_BYTES)
+  writeInt64(range, request.offset, 0)
+  writeInt64(range, request.length, 8)
+  return Buffer.concat([range, writeGroupAndName(request.group, request.name)])
+}
+
+/** The reply of the tracker's queries: group 16, address, port 8, and for a store query the store path 1. */
+export function writeServer(server: { group: string; ip: string; port: number; storePathIndex?: number }): Buffer {
+  const { group, ip, port, storePathIndex } = server
+  const width = addressWidth(ip)
+  const buffer = Buffer.alloc(GROUP_NAME_BYTES + width + 8 + (storePathIndex === undefined ? 0 : 1))
+  writeString(buffer, group, 0, GROUP_NAME_BYTES)
+  writeString(buffer, ip, GROUP_NAME_BYTES, width)
+  writeInt64(buffer, port, GROUP_NAME_BYTES + width)
+  if (storePathIndex !== undefined) buffer[GROUP_NAME_BYTES + width + 8] = storePathIndex
+  return buffer
+}
+
+export interface FileInfoFields {
+  readonly sizeBytes: number
+  readonly mtimeS: number
+  readonly crc32: number
+  readonly sourceIp: string
+}
+
+/** The reply of `queryFileInfo`: size 8, time 8, CRC32 8 with its sign drawn out, source address and one NUL. */
+export function writeFileInfo(info: FileInfoFields): Buffer {
+  const width = addressWidth(info.sourceIp) + 1
+  const buffer = Buffer.alloc(24 + width)
+  writeInt64(buffer, info.sizeBytes, 0)
+  writeInt64(buffer, info.mtimeS, 8)
+  buffer.writeBigInt64BE(BigInt(info.crc32 | 0), 16)
+  writeString(buffer, info.sourceIp, 24, width)
+  return buffer
+}
+
+export function readFileInfo(buffer: Buffer): FileInfoFields {
+  return {
+    sizeBytes: readInt64(buffer, 0),
+    mtimeS: readInt64(buffer, 8),
+    crc32: buffer.readUInt32BE(20),
+    sourceIp: readString(buffer, 24, buffer.length - 24),
+  }
+}
+
+function addressWidth(ip: string): number {
+  return ip.includes(':') ? IPV6_BYTES : IPV4_BYTES
+}

@@ -1,0 +1,79 @@
+/**
+ * Bodies of the private commands between a source and its peers.
+ *
+ *     syncPosition 205   source's storage id 4, group 16
+ *              reply     incarnation 16, epoch 8, sequence 8
+ *     syncRecord 206     source's storage id 4, content 1, previous 8, line length 2, line, then the file
+ *              reply     empty, once the record is durable here
+ *
+ * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already.
+ * `previous` is the sequence of the record shipped before this one: a receiver sees a gap.
+ */
+import type { BinlogPosition } from './binlog-record.ts'
+import { GROUP_NAME_BYTES } from './file-id.ts'
+import { readInt64, readString, writeInt64, writeString } from './frame.ts'
+
+const INCARNATION_BYTES = 16
+export const SYNC_POSITION_BYTES = 4 + GROUP_NAME_BYTES
+export const SYNC_POSITION_REPLY_BYTES = INCARNATION_BYTES + 16
+export const SYNC_RECORD_FIXED_BYTES = 4 + 1 + 8 + 2
+
+export function writeSyncPosition(storageId: number, group: string): Buffer {
+  const buffer = Buffer.alloc(SYNC_POSITION_BYTES)
+  buffer.writeUInt32BE(storageId, 0)
+  writeString(buffer, group, 4, GROUP_NAME_BYTES)
+  return buffer
+}
+
+export function readSyncPosition(buffer: Buffer): { storageId: number; group: string } {
+  return { storageId: buffer.readUInt32BE(0), group: readString(buffer, 4, GROUP_NAME_BYTES) }
+}
+
+/** Where a peer stands. */
+export interface PeerPosition extends BinlogPosition {
+  /** 32 hex digits. */
+  readonly incarnation: string
+}
+
+export function writePeerPosition(position: PeerPosition): Buffer {
+  const buffer = Buffer.alloc(SYNC_POSITION_REPLY_BYTES)
+  buffer.write(position.incarnation, 0, 'hex')
+  writeInt64(buffer, position.epoch, INCARNATION_BYTES)
+  writeInt64(buffer, position.sequence, INCARNATION_BYTES + 8)
+  return buffer
+}
+
+export function readPeerPosition(buffer: Buffer): PeerPosition {
+  return {
+    incarnation: buffer.toString('hex', 0, INCARNATION_BYTES),
+    epoch: readInt64(buffer, INCARNATION_BYTES),
+    sequence: readInt64(buffer, INCARNATION_BYTES + 8),
+  }
+}
+
+/** The fields of `syncRecord` before the line. */
+export interface SyncRecordFields {
+  readonly storageId: number
+  readonly hasContent: boolean
+  readonly previous: number
+  readonly lineBytes: number
+}
+
+export function writeSyncRecord(fields: Omit<SyncRecordFields, 'lineBytes'>, line: string): Buffer {
+  const buffer = Buffer.alloc(SYNC_RECORD_FIXED_BYTES + line.length)
+  buffer.writeUInt32BE(fields.storageId, 0)
+  buffer[4] = fields.hasContent ? 1 : 0
+  writeInt64(buffer, fields.previous, 5)
+  buffer.writeUInt16BE(line.length, 13)
+  buffer.write(line, SYNC_RECORD_FIXED_BYTES, 'latin1')
+  return buffer
+}
+
+export function readSyncRecord(buffer: Buffer): SyncRecordFields {
+  return {
+    storageId: buffer.readUInt32BE(0),
+    hasContent: buffer[4] === 1,
+    previous: readInt64(buffer, 5),
+    lineBytes: buffer.readUInt16BE(13),
+  }
+}
