@@ -6,8 +6,8 @@
  *                                                  anything else ── done by the actor's `perform` (its tasks)
  *
  * Steps run to completion, one at a time, in the order of the mailbox. Supervision knows three outcomes: an expected
- * failure is an error reply; a task that rejects becomes the message its effect names; a step that throws is a bug:
- * the state is dropped and rebuilt by `init`, after a pause that grows.
+ * failure is an error reply, or the message a task answers with; a task that rejects is a bug, logged and counted; a
+ * step that throws is a bug: the state is dropped and rebuilt by `init`, after a pause that grows.
  */
 import { DfsError, type ErrorCode } from '../protocol/errors.ts'
 import type { Log } from './log.ts'
@@ -38,7 +38,7 @@ export interface Behaviour<State, Message, Effect> {
 
 /**
  * The doing half: carries out one effect, and may answer with a message when it is done. It deals with its own
- * expected failures; a rejection is a bug of the task and is logged and counted.
+ * expected failures; a rejection or a throw is a bug of the task and is logged and counted.
  */
 export type Perform<Message, Effect> = (
   effect: Effect,
@@ -77,6 +77,7 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
   readonly #mailbox: Message[] = []
   readonly #alarms = new Map<string, Cancel>()
   #state: State | undefined
+  #rebirth: Cancel | undefined
   #draining = false
   #stopped = false
   /** Counts the lives; a task of an earlier life must not speak into a later one. */
@@ -85,6 +86,7 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
   #restarts = 0
   #pauseMs = RESTART_PAUSE_MS
   #dropped = 0
+  #failedTasks = 0
 
   constructor(behaviour: Behaviour<State, Message, Effect>, perform: Perform<Message, Effect>, options: ActorOptions) {
     this.#behaviour = behaviour
@@ -101,8 +103,10 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
   stop(): void {
     this.#stopped = true
     this.#state = undefined
+    this.#life++
+    this.#rebirth?.()
     this.#cancelAlarms()
-    for (const message of this.#mailbox.splice(0)) refuse(message, new DfsError('unavailable', 'the actor has stopped'))
+    for (const message of this.#mailbox.splice(0)) refuse(message, hasStopped())
   }
 
   /** A view for those who decide nothing: statistics and connection tasks. Undefined while the actor is being rebuilt. */
@@ -110,8 +114,13 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
     return this.#state
   }
 
-  get stats(): { mailbox: number; dropped: number; restarts: number } {
-    return { mailbox: this.#mailbox.length, dropped: this.#dropped, restarts: this.#restarts }
+  get stats(): { mailbox: number; dropped: number; restarts: number; failedTasks: number } {
+    return {
+      mailbox: this.#mailbox.length,
+      dropped: this.#dropped,
+      restarts: this.#restarts,
+      failedTasks: this.#failedTasks,
+    }
   }
 
   /** Puts an event into the mailbox; false, and counted, if the mailbox is full or the actor has stopped. */
@@ -125,10 +134,11 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
     return true
   }
 
-  /** Sends a request and waits for its reply. Rejects with a DfsError, `busy` if the mailbox is full. */
+  /** Sends a request and waits for its reply. Rejects with a DfsError: `busy` if the mailbox is full, `unavailable` after a stop. */
   ask<Reply extends object>(make: (replyTo: ReplyTo<Reply>) => Message): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      if (!this.post(make({ resolve, reject }))) reject(new DfsError('busy', 'the mailbox is full'))
+      if (this.post(make({ resolve, reject }))) return
+      reject(this.#stopped ? hasStopped() : new DfsError('busy', 'the mailbox is full'))
     })
   }
 
@@ -136,11 +146,14 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
     const { clock } = this.#options
     this.#life++
     this.#bornMs = clock.monotonicMs()
+    // What an effect of the birth posts waits until all of them are carried out, as after a step.
+    this.#draining = true
     try {
       this.#take(this.#behaviour.init(this.#bornMs))
     } catch (error) {
       this.#restart(error)
-      return
+    } finally {
+      this.#draining = false
     }
     this.#drain()
   }
@@ -167,7 +180,13 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
 
   #take([state, effects]: Step<State, Effect | CommonEffect<Message>>): void {
     this.#state = state
-    for (const effect of effects) this.#carryOut(effect)
+    for (const effect of effects) {
+      try {
+        this.#carryOut(effect)
+      } catch (error) {
+        this.#noteFailure(effect, error)
+      }
+    }
   }
 
   #carryOut(effect: Effect | CommonEffect<Message>): void {
@@ -180,6 +199,7 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
           effect.to.reject(new DfsError(effect.code, effect.message))
           return
         case 'after':
+          if (this.#stopped) return
           this.#alarms.get(effect.key)?.()
           this.#alarms.set(
             effect.key,
@@ -201,8 +221,13 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
     }
     const done = this.#perform(effect as Effect)
     if (done instanceof Promise) {
-      done.then(tell, error => this.#options.log.error({ err: error, effect: effect.do }, 'a task failed'))
+      done.then(tell, error => this.#noteFailure(effect, error))
     } else tell(done)
+  }
+
+  #noteFailure(effect: TypedEffect, error: unknown): void {
+    this.#failedTasks++
+    this.#options.log.error({ err: error, effect: effect.do }, 'a task failed')
   }
 
   #restart(error: unknown): void {
@@ -213,9 +238,7 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
     this.#cancelAlarms()
     if (clock.monotonicMs() - this.#bornMs >= RESTART_FORGIVEN_MS) this.#pauseMs = RESTART_PAUSE_MS
     log.error({ err: error, restarts: this.#restarts, pauseMs: this.#pauseMs }, `actor ${name} failed and starts anew`)
-    timers.set(this.#pauseMs, () => {
-      if (!this.#stopped) this.#live()
-    })
+    this.#rebirth = timers.set(this.#pauseMs, () => this.#live())
     this.#pauseMs = Math.min(this.#pauseMs * 2, RESTART_PAUSE_MS_MAX)
     onRestart?.(error, this.#restarts)
   }
@@ -228,6 +251,10 @@ export class Actor<State, Message extends TypedMessage, Effect extends TypedEffe
 
 function isCommon<Message>(effect: TypedEffect): effect is CommonEffect<Message> {
   return effect.do === 'reply' || effect.do === 'refuse' || effect.do === 'after' || effect.do === 'cancel'
+}
+
+function hasStopped(): DfsError {
+  return new DfsError('unavailable', 'the actor has stopped')
 }
 
 function refuse(message: TypedMessage, error: DfsError): void {

@@ -101,7 +101,9 @@ export class FrameClient {
   ): Promise<Buffer> {
     return this.#enqueue(async () => {
       await this.#sendFrame(command, body.length, send => send([body]), 0)
-      await source(piece => (piece.length === 0 ? DONE : this.#sendFrame(dataCommand, piece.length, send => send([piece]), 0)))
+      await source(piece =>
+        piece.length === 0 ? DONE : this.#sendFrame(dataCommand, piece.length, send => send([piece]), 0),
+      )
       await this.#sendFrame(dataCommand, 0, () => DONE, 0)
     }, receiveWhole)
   }

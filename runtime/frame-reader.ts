@@ -38,6 +38,7 @@ export class FrameReader {
   #start = 0
   #end = 0
   #bodyLeft = 0
+  #silentMsMax = 0
   /** Past this moment the other side has been silent for too long: whoever owns the connection should drop it. */
   deadlineMs = Number.POSITIVE_INFINITY
 
@@ -50,6 +51,11 @@ export class FrameReader {
   /** Bytes of the current body that have not been read. */
   get bodyLeft(): number {
     return this.#bodyLeft
+  }
+
+  /** Begins to count the silence anew: the other side was waiting for us. */
+  renewDeadline(): void {
+    if (this.deadlineMs !== Number.POSITIVE_INFINITY) this.deadlineMs = this.#clock.monotonicMs() + this.#silentMsMax
   }
 
   /** Reads the next header; undefined if the other side ended between frames. The body before must have been read. */
@@ -86,7 +92,8 @@ export class FrameReader {
     target.set(this.#buffer.subarray(this.#start, this.#start + filled))
     this.#start += filled
     while (filled < wanted) {
-      this.deadlineMs = this.#clock.monotonicMs() + this.#timeouts.bodyMs
+      this.#silentMsMax = this.#timeouts.bodyMs
+      this.deadlineMs = this.#clock.monotonicMs() + this.#silentMsMax
       const count = await this.#socket.read(target.subarray(filled, wanted))
       if (count === 0) throw new FrameCutError()
       filled += count
@@ -116,6 +123,7 @@ export class FrameReader {
       this.#end -= this.#start
       this.#start = 0
     }
+    this.#silentMsMax = silentMsMax
     this.deadlineMs = this.#clock.monotonicMs() + silentMsMax
     const count = await this.#socket.read(this.#buffer.subarray(this.#end))
     this.deadlineMs = Number.POSITIVE_INFINITY

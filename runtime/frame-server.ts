@@ -8,10 +8,18 @@
 
 import { DfsError, ERRORS, toDfsError } from '../protocol/errors.ts'
 import { COMMANDS, type FrameHeader, header } from '../protocol/frame.ts'
-import { FrameReader, type ReadTimeouts } from './frame-reader.ts'
+import { FrameCutError, FrameReader, type ReadTimeouts } from './frame-reader.ts'
 import type { Log } from './log.ts'
 import type { Timers } from './timers.ts'
-import { type Clock, type Endpoint, type Listener, type Socket, SocketError, type Sockets } from './world.ts'
+import {
+  type Cancel,
+  type Clock,
+  type Endpoint,
+  type Listener,
+  type Socket,
+  SocketError,
+  type Sockets,
+} from './world.ts'
 
 /** What a connection may do; `anonymous` is any FastDFS client. */
 export type ConnectionRole = 'anonymous' | 'client' | 'peer'
@@ -75,7 +83,7 @@ export class FrameServer {
   readonly #options: FrameServerOptions
   readonly #listener: Listener
   readonly #connections: Set<Connection>
-  #closed = false
+  #cancelSweep: Cancel | undefined
 
   private constructor(options: FrameServerOptions, listener: Listener, connections: Set<Connection>) {
     this.#options = options
@@ -110,7 +118,7 @@ export class FrameServer {
 
   /** Accepts nothing more, lets requests under way finish for `graceMs`, then drops what is left. */
   async close(graceMs: number): Promise<void> {
-    this.#closed = true
+    this.#cancelSweep?.()
     void this.#listener.close()
     const endMs = this.#options.clock.monotonicMs() + graceMs
     while (this.#connections.size > 0) {
@@ -122,12 +130,11 @@ export class FrameServer {
   }
 
   #sweep(): void {
-    if (this.#closed) return
     const nowMs = this.#options.clock.monotonicMs()
     for (const connection of this.#connections) {
       if (connection.deadlineMs < nowMs) connection.drop(SILENT)
     }
-    this.#options.timers.set(SWEEP_MS, () => this.#sweep())
+    this.#cancelSweep = this.#options.timers.set(SWEEP_MS, () => this.#sweep())
   }
 }
 
@@ -140,7 +147,10 @@ export class Connection {
   readonly #reader: FrameReader
   readonly #replies: Promise<FrameReply | undefined>[] = []
   #answering: Promise<void> | undefined
+  /** Nothing more is read. */
   #closing = false
+  /** Nothing more is written. */
+  #ended = false
   #wake: (() => void) | undefined
   #sendDeadlineMs = Number.POSITIVE_INFINITY
   #endDeadlineMs = Number.POSITIVE_INFINITY
@@ -169,6 +179,7 @@ export class Connection {
 
   /** Ends the connection at once. */
   drop(reason?: Error): void {
+    this.#closing = true
     this.#socket.destroy(reason)
   }
 
@@ -226,15 +237,20 @@ export class Connection {
     for (let next = this.#replies[0]; next !== undefined; next = this.#replies[0]) {
       try {
         const reply = await next.catch(error => this.#errorReply(error))
-        if (reply === undefined || reply.close) this.#closing = true
-        if (reply !== undefined) await this.#send(reply)
-        if (this.#closing) this.#endSoon()
+        const last = reply === undefined || reply.close === true
+        if (last) this.#closing = true
+        if (this.#ended) await reply?.release?.()
+        else if (reply !== undefined) await this.#send(reply)
+        if (last) this.#endSoon()
       } catch (error) {
-        this.#options.log.debug({ err: error, remote: this.#socket.remote }, 'a reply could not be sent')
+        const level = error instanceof SocketError ? 'debug' : 'error'
+        this.#options.log[level]({ err: error, remote: this.#socket.remote }, 'a reply could not be sent')
         this.#socket.destroy()
       }
       this.#replies.shift()
       this.#wake?.()
+      // Until now the other side was waiting for us.
+      if (this.#replies.length === 0) this.#reader.renewDeadline()
     }
     this.#answering = undefined
   }
@@ -248,7 +264,7 @@ export class Connection {
       const sent = this.#socket.write([head, ...parts])
       if (reply.stream !== undefined) {
         await sent
-        await reply.stream(parts => this.#sendPiece(parts))
+        await this.#sendPieces(reply.stream, lengthBytes)
       } else if (this.#socket.queuedBytes > 0) await sent
       else sent.catch(noop)
     } finally {
@@ -257,19 +273,32 @@ export class Connection {
     }
   }
 
-  /** A long body has no deadline as a whole: each piece that the other side takes renews it. */
-  async #sendPiece(parts: readonly Uint8Array[]): Promise<void> {
-    await this.#socket.write(parts)
-    this.#sendDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.bodyMs
+  /**
+   * A long body has no deadline as a whole: each piece that the other side takes renews it. One that is not as long as
+   * announced must not go on: what follows would be taken for its end, or its end for what follows.
+   */
+  async #sendPieces(stream: (send: Send) => Promise<void>, lengthBytes: number): Promise<void> {
+    let left = lengthBytes
+    await stream(async parts => {
+      for (const part of parts) left -= part.length
+      if (left < 0) throw new Error(`a reply has more than the ${lengthBytes} bytes announced`)
+      await this.#socket.write(parts)
+      this.#sendDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.bodyMs
+    })
+    if (left > 0) throw new Error(`a reply lacks ${left} of the ${lengthBytes} bytes announced`)
   }
 
   /** Ends our side; if the other one does not follow, the sweep does it. */
   #endSoon(): void {
+    if (this.#ended) return
+    this.#ended = true
     this.#socket.end()
     this.#endDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.headerMs
   }
 
-  #errorReply(thrown: unknown): FrameReply {
+  #errorReply(thrown: unknown): FrameReply | undefined {
+    // The other side broke off inside its own request: there is nobody to tell, and no error of ours.
+    if (thrown instanceof FrameCutError || thrown instanceof SocketError) return undefined
     const error = toDfsError(thrown)
     if (error.code === 'internal') this.#options.log.error({ err: thrown }, 'a request failed')
     const { errno } = ERRORS[error.code]

@@ -160,7 +160,7 @@ describe('timers', () => {
     expect(rung).deep.equal([`far@${2 ** 32}`])
     // Node rings one of 2^31 ms after a millisecond.
     expect(Math.max(...delays)).lessThan(2 ** 31)
-    expect(delays.length).lessThan(5)
+    expect(delays.length).lessThan(10)
     cancelNever()
   })
 

@@ -1,0 +1,21 @@
+#!/usr/bin/env node
+/** The `dfs` command. */
+import { Command } from 'commander'
+import { addFileCommands } from './file-commands.ts'
+import { addGatewayCommand } from './gateway.ts'
+import { failWith, USAGE } from './output.ts'
+import { addStatusCommands } from './status-commands.ts'
+import { addStorageCommand } from './storage.ts'
+import { addTrackerCommand } from './tracker.ts'
+import { addUpCommand } from './up.ts'
+import { VERSION } from './version.ts'
+
+const program = new Command('dfs').description('natsdfs: a distributed file store on NATS').version(VERSION)
+addUpCommand(program)
+addTrackerCommand(program)
+addStorageCommand(program)
+addGatewayCommand(program)
+addFileCommands(program)
+addStatusCommands(program)
+program.exitOverride(error => process.exit(error.exitCode === 0 ? 0 : USAGE))
+await program.parseAsync().catch(failWith)

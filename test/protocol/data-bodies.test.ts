@@ -1,0 +1,131 @@
+import { expect } from 'chai'
+import fc from 'fast-check'
+import {
+  extensionError,
+  readDownload,
+  readFileInfo,
+  readGroupAndName,
+  readUploadFields,
+  UPLOAD_FIXED_BYTES,
+  writeDownload,
+  writeFileInfo,
+  writeGroupAndName,
+  writeServer,
+  writeUploadFields,
+} from '../../protocol/data-bodies.ts'
+import { HEADER_BYTES } from '../../protocol/frame.ts'
+import { GOLDEN_FRAMES } from './fastdfs-golden.ts'
+
+const NAME = 'M00/03/AC/CucHC2sAiuGARzrjAAAADcRYHyQ923.txt'
+const bodyOf = (hex: string) => Buffer.from(hex, 'hex').subarray(HEADER_BYTES)
+const names = fc.stringMatching(/^[!-~]{0,127}$/)
+const groups = fc.stringMatching(/^[A-Za-z0-9]{1,16}$/)
+
+describe('body of an upload', () => {
+  it('is what FastDFS sends', () => {
+    const body = bodyOf(GOLDEN_FRAMES.upload.request)
+    const fields = { storePathIndex: 0, sizeBytes: 13, extension: 'txt' }
+    expect(readUploadFields(body)).to.deep.equal(fields)
+    expect(writeUploadFields(fields).equals(body.subarray(0, UPLOAD_FIXED_BYTES))).to.equal(true)
+    expect(body.toString('latin1', UPLOAD_FIXED_BYTES)).to.equal('hello fastdfs')
+    expect(readUploadFields(bodyOf(GOLDEN_FRAMES.uploadAnyPath.request)).storePathIndex).to.equal(0xff)
+    expect(readUploadFields(bodyOf(GOLDEN_FRAMES.uploadWithoutExtension.request)).extension).to.equal('')
+  })
+
+  it('is read back as it was written', () => {
+    const fields = fc.record({
+      storePathIndex: fc.nat(255),
+      sizeBytes: fc.oneof(fc.constantFrom(0, 2 ** 32 - 1, 2 ** 32, Number.MAX_SAFE_INTEGER), fc.maxSafeNat()),
+      extension: fc.constantFrom('', 'a', 'tar.gz', '123456'),
+    })
+    fc.assert(fc.property(fields, made => void expect(readUploadFields(writeUploadFields(made))).to.deep.equal(made)))
+  })
+
+  it('has an extension that a name can keep', () => {
+    expect(extensionError('tar.gz')).to.equal(undefined)
+    for (const wrong of ['../a', 'a/b', '1234567']) expect(extensionError(wrong)?.code, wrong).to.equal('bad_request')
+  })
+})
+
+describe('body with a group and a name', () => {
+  it('is what FastDFS sends and answers', () => {
+    const expected = { group: 'group1', name: NAME }
+    for (const hex of [
+      GOLDEN_FRAMES.upload.reply,
+      GOLDEN_FRAMES.fileInfo.request,
+      GOLDEN_FRAMES.delete.request,
+      GOLDEN_FRAMES.fetchOne.request,
+      GOLDEN_FRAMES.queryUpdate.request,
+    ]) {
+      expect(readGroupAndName(bodyOf(hex))).to.deep.equal(expected)
+      expect(writeGroupAndName('group1', NAME).equals(bodyOf(hex))).to.equal(true)
+    }
+  })
+
+  it('is read back as it was written, the longest group and the empty name included', () => {
+    fc.assert(
+      fc.property(groups, names, (group, name) => {
+        expect(readGroupAndName(writeGroupAndName(group, name))).to.deep.equal({ group, name })
+      }),
+    )
+    expect(readGroupAndName(writeGroupAndName('G'.repeat(16), ''))).to.deep.equal({ group: 'G'.repeat(16), name: '' })
+  })
+})
+
+describe('body of a download', () => {
+  it('is what FastDFS sends', () => {
+    const whole = { offset: 0, length: 0, group: 'group1', name: NAME }
+    const range = { ...whole, offset: 6, length: 4 }
+    expect(readDownload(bodyOf(GOLDEN_FRAMES.download.request))).to.deep.equal(whole)
+    expect(readDownload(bodyOf(GOLDEN_FRAMES.downloadRange.request))).to.deep.equal(range)
+    expect(writeDownload(whole).equals(bodyOf(GOLDEN_FRAMES.download.request))).to.equal(true)
+    expect(writeDownload(range).equals(bodyOf(GOLDEN_FRAMES.downloadRange.request))).to.equal(true)
+  })
+
+  it('is read back as it was written', () => {
+    const downloads = fc.record({ offset: fc.maxSafeNat(), length: fc.maxSafeNat(), group: groups, name: names })
+    fc.assert(fc.property(downloads, made => void expect(readDownload(writeDownload(made))).to.deep.equal(made)))
+  })
+})
+
+describe('reply with a server', () => {
+  it('is what FastDFS answers', () => {
+    const server = { group: 'group1', ip: '10.231.7.11', port: 23000 }
+    expect(writeServer({ ...server, storePathIndex: 0 }).equals(bodyOf(GOLDEN_FRAMES.storeOne.reply))).to.equal(true)
+    expect(writeServer(server).equals(bodyOf(GOLDEN_FRAMES.fetchOne.reply))).to.equal(true)
+    const other = { ...server, ip: '10.231.7.12', storePathIndex: 0 }
+    expect(writeServer(other).equals(bodyOf(GOLDEN_FRAMES.storeOneOfGroup.reply))).to.equal(true)
+  })
+
+  it('is wider for IPv6, so that clients can tell', () => {
+    const server = { group: 'group1', ip: '2001:db8::7', port: 23000 }
+    expect(writeServer(server)).to.have.length(69)
+    expect(writeServer({ ...server, storePathIndex: 1 })).to.have.length(70)
+  })
+})
+
+describe('reply with file info', () => {
+  it('is what FastDFS answers, the sign of the CRC32 drawn out', () => {
+    const info = { sizeBytes: 13, mtimeS: 0x6b008ae1, crc32: 0xc4581f24, sourceIp: '10.231.7.11' }
+    const body = bodyOf(GOLDEN_FRAMES.fileInfo.reply)
+    expect(readFileInfo(body)).to.deep.equal(info)
+    expect(writeFileInfo(info).equals(body)).to.equal(true)
+    expect(readFileInfo(bodyOf(GOLDEN_FRAMES.appenderInfo.reply))).to.include({ sizeBytes: 4, crc32: 0xe1d7732e })
+  })
+
+  it('is read back as it was written', () => {
+    const infos = fc.record({
+      sizeBytes: fc.maxSafeNat(),
+      mtimeS: fc.nat(2 ** 32 - 1),
+      crc32: fc.oneof(fc.constantFrom(0, 2 ** 31 - 1, 2 ** 31, 2 ** 32 - 1), fc.nat(2 ** 32 - 1)),
+      sourceIp: fc.constantFrom('1.2.3.4', '255.255.255.255', '::1', '2001:db8:1111:2222:3333:4444:255.255.255.255'),
+    })
+    fc.assert(
+      fc.property(infos, made => {
+        const body = writeFileInfo(made)
+        expect(readFileInfo(body)).to.deep.equal(made)
+        expect(body.length).to.equal(made.sourceIp.includes(':') ? 70 : 40)
+      }),
+    )
+  })
+})

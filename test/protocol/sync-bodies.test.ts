@@ -1,0 +1,64 @@
+import { expect } from 'chai'
+import fc from 'fast-check'
+import {
+  readPeerPosition,
+  readSyncPosition,
+  readSyncRecord,
+  SYNC_POSITION_BYTES,
+  SYNC_POSITION_REPLY_BYTES,
+  SYNC_RECORD_FIXED_BYTES,
+  writePeerPosition,
+  writeSyncPosition,
+  writeSyncRecord,
+} from '../../protocol/sync-bodies.ts'
+
+const storageIds = fc.integer({ min: 1, max: 2 ** 24 - 1 })
+
+describe('body of syncPosition', () => {
+  it('is a storage id and a group', () => {
+    const body = writeSyncPosition(0x010203, 'group1')
+    expect(body.toString('hex')).to.equal(`00010203${Buffer.from('group1').toString('hex')}${'00'.repeat(10)}`)
+    expect(body).to.have.length(SYNC_POSITION_BYTES)
+  })
+
+  it('is read back as it was written', () => {
+    fc.assert(
+      fc.property(storageIds, fc.stringMatching(/^[A-Za-z0-9]{1,16}$/), (storageId, group) => {
+        expect(readSyncPosition(writeSyncPosition(storageId, group))).to.deep.equal({ storageId, group })
+      }),
+    )
+  })
+
+  it('is answered with an incarnation and a position', () => {
+    const incarnation = '00112233445566778899aabbccddeeff'
+    const body = writePeerPosition({ incarnation, epoch: 2, sequence: 2 ** 32 + 5 })
+    expect(body.toString('hex')).to.equal(`${incarnation}00000000000000020000000100000005`)
+    expect(body).to.have.length(SYNC_POSITION_REPLY_BYTES)
+    const positions = fc.record({
+      incarnation: fc.stringMatching(/^[0-9a-f]{32}$/),
+      epoch: fc.maxSafeNat(),
+      sequence: fc.maxSafeNat(),
+    })
+    fc.assert(
+      fc.property(positions, made => void expect(readPeerPosition(writePeerPosition(made))).to.deep.equal(made)),
+    )
+  })
+})
+
+describe('body of syncRecord', () => {
+  it('is a storage id, a flag, the sequence before it and a line', () => {
+    const body = writeSyncRecord({ storageId: 7, hasContent: true, previous: 41 }, '1 42')
+    expect(body.toString('hex')).to.equal('00000007' + '01' + '0000000000000029' + '0004' + '31203432')
+  })
+
+  it('is read back as it was written', () => {
+    const fields = fc.record({ storageId: storageIds, hasContent: fc.boolean(), previous: fc.maxSafeNat() })
+    fc.assert(
+      fc.property(fields, fc.stringMatching(/^[ -~]{0,511}$/), (made, line) => {
+        const body = writeSyncRecord(made, line)
+        expect(readSyncRecord(body)).to.deep.equal({ ...made, lineBytes: line.length })
+        expect(body.toString('latin1', SYNC_RECORD_FIXED_BYTES)).to.equal(line)
+      }),
+    )
+  })
+})

@@ -1,0 +1,37 @@
+import { expect } from 'chai'
+import { realWorld } from '../../runtime/real-world.ts'
+import { readCheckpoint, writeCheckpoint } from '../../store/checkpoint.ts'
+import { Workshop } from './store-fixture.ts'
+
+describe('checkpoint', () => {
+  const { disk } = realWorld()
+  let workshop: Workshop
+
+  beforeEach(async () => {
+    workshop = await Workshop.make()
+  })
+  afterEach(() => workshop.remove())
+
+  const position = { storageId: 9, epoch: 1, sequence: 5, timeMs: 77 }
+
+  it('that is missing is the beginning', async () => {
+    expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.equal({
+      epoch: 3,
+      sequence: 0,
+      timeMs: 0,
+      positions: [],
+    })
+  })
+
+  it('is read as it was written', async () => {
+    const checkpoint = { epoch: 3, sequence: 42, timeMs: 99, positions: [position] }
+    await writeCheckpoint(disk, workshop.path, checkpoint)
+    expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.include(checkpoint)
+  })
+
+  it('of another epoch is the beginning of this one, but keeps what was applied of peers and the last time', async () => {
+    await writeCheckpoint(disk, workshop.path, { epoch: 3, sequence: 42, timeMs: 99, positions: [position] })
+    const read = await readCheckpoint(disk, workshop.path, 4)
+    expect(read).to.deep.include({ epoch: 4, sequence: 0, timeMs: 99, positions: [position] })
+  })
+})
