@@ -43,9 +43,12 @@ export interface Progress {
   readonly totalBytes: number | undefined
 }
 
-export interface TransferOptions {
-  readonly onProgress?: ((progress: Progress) => void) | undefined
+export interface RequestOptions {
   readonly signal?: AbortSignal | undefined
+}
+
+export interface TransferOptions extends RequestOptions {
+  readonly onProgress?: ((progress: Progress) => void) | undefined
 }
 
 export interface UploadOptions extends TransferOptions {
@@ -219,10 +222,10 @@ export class Client {
   }
 
   /** Says what is known of a file; rejects with `not_found` if it is not there. */
-  async info(fileId: string): Promise<FileDetails> {
+  async info(fileId: string, options: RequestOptions = {}): Promise<FileDetails> {
     const id = parseFileId(fileId)
     const body = writeGroupAndName(id.group, id.name)
-    const answer = await this.#retry({}, () =>
+    const answer = await this.#retry(options, () =>
       this.#onReaders(fileId, client => client.request(COMMANDS.queryFileInfo, body)),
     )
     const { sizeBytes, mtimeS, crc32: sum } = readFileInfo(answer)
@@ -230,10 +233,10 @@ export class Client {
   }
 
   /** Deletes a file; rejects with `not_found` if it is not there. */
-  async delete(fileId: string): Promise<void> {
+  async delete(fileId: string, options: RequestOptions = {}): Promise<void> {
     const id = parseFileId(fileId)
     const body = writeGroupAndName(id.group, id.name)
-    await this.#retry({}, async count => {
+    await this.#retry(options, async count => {
       try {
         await this.#onFirst(await this.#routes.forUpdate(fileId), client => client.request(COMMANDS.deleteFile, body))
       } catch (error) {

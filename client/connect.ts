@@ -44,7 +44,7 @@ export async function connect(options: ConnectOptions = {}): Promise<Client> {
   } catch (cause) {
     if (cause instanceof BusError && cause.code === 'forbidden')
       throw new DfsError('unauthorized', undefined, { cause })
-    throw new DfsError('unavailable', `NATS does not answer at ${servers.join(', ')}`, { cause })
+    throw new DfsError('unavailable', `NATS does not answer at ${(options.servers ?? servers).join(', ')}`, { cause })
   }
 }
 

@@ -16,6 +16,11 @@ export async function writeFile(
 ): Promise<{ bytes: number }> {
   const { sizeBytes, crc32: expected } = decodeFileName(parseFileId(fileId).name)
   const partial = `${path}.part`
+  // A rename would put a file in the place of a device.
+  const target = await disk.stat(path)
+  if (target !== undefined && target.kind !== 'file') {
+    throw new LocalError(`${path} is not a regular file`, { cause: undefined })
+  }
   const file = await openPartial(disk, partial, options.continue === true)
   try {
     let { bytes, sum } = await sumOf(file, sizeBytes)

@@ -6,6 +6,7 @@ export {
   type DownloadOptions,
   type FileDetails,
   type Progress,
+  type RequestOptions,
   type Sink,
   type TransferOptions,
   type Uploaded,
@@ -13,4 +14,5 @@ export {
 } from './client.ts'
 export { type ConnectOptions, connect } from './connect.ts'
 export { LocalError } from './retry.ts'
+export { type SyncLag, syncLags } from './sync-lag.ts'
 export type { UploadInput } from './upload-source.ts'

@@ -7,6 +7,9 @@ import type { Random } from '../runtime/world.ts'
 const PAUSE_MS = 50
 const PAUSE_MS_MAX = 2_000
 
+/** Another server may have room, but space does not come back in a moment. */
+const NO_SPACE_ATTEMPTS_MAX = 4
+
 export interface RetryOptions {
   readonly timers: Timers
   readonly random: Random
@@ -23,9 +26,10 @@ export async function retry<T>(options: RetryOptions, attempt: (count: number) =
     } catch (thrown) {
       options.signal?.throwIfAborted()
       const error: DfsError = toDfsError(thrown)
-      if (!error.retryable || thrown instanceof LocalError || count + 1 >= options.attemptsMax) throw thrown
+      const attemptsMax = error.code === 'no_space' ? NO_SPACE_ATTEMPTS_MAX : options.attemptsMax
+      if (!error.retryable || thrown instanceof LocalError || count + 1 >= attemptsMax) throw thrown
       const pauseMs = Math.min(PAUSE_MS * 2 ** count, PAUSE_MS_MAX)
-      await options.timers.sleep(pauseMs / 2 + options.random.below(pauseMs))
+      await untilAborted(options.signal, options.timers.sleep(pauseMs / 2 + options.random.below(pauseMs)))
     }
   }
 }

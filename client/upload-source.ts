@@ -46,7 +46,8 @@ function bytesSource(bytes: Uint8Array): UploadSource {
 
 async function fileSource(disk: Disk, path: string): Promise<UploadSource> {
   const entry = await local(`cannot read ${path}`, disk.stat(path))
-  if (entry?.kind !== 'file') throw new LocalError(`${path} is not a file`, { cause: entry })
+  if (entry === undefined) throw new LocalError(`there is no ${path}`, { cause: undefined })
+  if (entry.kind !== 'file') throw new LocalError(`${path} is not a regular file`, { cause: undefined })
   const file = await local(`cannot read ${path}`, disk.open(path, 'read'))
   return {
     sizeBytes: entry.sizeBytes,
@@ -102,7 +103,8 @@ async function streamSource(stream: AsyncIterable<Uint8Array>): Promise<UploadSo
       for (let { value, done } = await next(); !done; { value, done } = await next()) await pass(value as Uint8Array)
       return { crc32: sum, sizeBytes }
     },
-    close: async () => void (await iterator.return?.()),
+    // Not awaited: behind a read that nobody will answer it would wait for ever.
+    close: async () => void iterator.return?.().catch(ignore),
   }
 }
 

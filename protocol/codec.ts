@@ -14,12 +14,13 @@ export const CONTENT_TYPES = { json: 'application/json', msgpack: 'application/m
 // Plain maps, so that any language can read them; no record extension, and never an `undefined`: a field without a
 // value is left out, as in JSON, because a nil would be refused as an optional field. Other languages send large
 // integers in 64 bits: those are numbers to us, exact up to 2^53, as they are in JSON.
-const packr = new Packr({
+const PLAIN = {
   useRecords: false,
   encodeUndefinedAsNil: true,
   skipValues: [undefined],
   int64AsType: 'number',
-})
+} as const
+const packr = new Packr(PLAIN)
 
 /** Encodes a map. */
 export function encode(value: object, encoding: Encoding): Uint8Array {

@@ -8,7 +8,7 @@ import { DfsError, ERRORS, type ErrorCode } from '../protocol/errors.ts'
 import { type FrameHeader, header } from '../protocol/frame.ts'
 import { FrameReader, type ReadTimeouts } from './frame-reader.ts'
 import type { Timers } from './timers.ts'
-import { type Clock, type Endpoint, type Socket, SocketError, type Sockets } from './world.ts'
+import { type Cancel, type Clock, type Endpoint, type Socket, SocketError, type Sockets } from './world.ts'
 
 /** A reply read whole into memory has at most this many bytes: names, positions, file infos. */
 const REPLY_BYTES_MAX = 64 * 1024
@@ -33,6 +33,8 @@ export interface FrameClientOptions {
 }
 
 interface Pending {
+  /** When a piece of it was taken by the network last. */
+  movedMs: number
   receive: Receive<unknown>
   resolve(value: unknown): void
   reject(error: Error): void
@@ -46,8 +48,9 @@ export class FrameClient {
   readonly #reader: FrameReader
   readonly #pending: Pending[] = []
   #sending: Promise<void> = Promise.resolve()
-  #reading = false
-  #watching = false
+  /** Whose turn it is to send. */
+  #sender: Pending | undefined
+  #cancelWatch: Cancel | undefined
   #broken: Error | undefined
   #usedMs: number
 
@@ -57,6 +60,7 @@ export class FrameClient {
     this.#options = options
     this.#reader = new FrameReader(socket, options.clock, options.timeouts)
     this.#usedMs = options.clock.monotonicMs()
+    void this.#read()
   }
 
   /** Connects. Rejects with `unavailable`, the cause kept. */
@@ -112,13 +116,16 @@ export class FrameClient {
   #enqueue<T>(sendAll: () => Promise<void>, receive: Receive<T>): Promise<T> {
     if (this.#broken !== undefined) return Promise.reject(this.#broken)
     this.#usedMs = this.#options.clock.monotonicMs()
-    const sent = this.#sending.then(sendAll)
-    // A request that could not be sent whole has spoilt the stream for all that follow.
-    this.#sending = sent.catch(error => this.#fail(error))
     this.#watch()
     return new Promise<T>((resolve, reject) => {
-      this.#pending.push({ receive, resolve: resolve as (value: unknown) => void, reject })
-      if (!this.#reading) void this.#read()
+      const pending: Pending = { movedMs: this.#usedMs, receive, resolve: resolve as (value: unknown) => void, reject }
+      this.#pending.push(pending)
+      const sent = this.#sending.then(() => {
+        this.#sender = pending
+        return sendAll()
+      })
+      // A request that could not be sent whole has spoilt the stream for all that follow.
+      this.#sending = sent.catch(error => this.#fail(error, pending))
     })
   }
 
@@ -137,55 +144,71 @@ export class FrameClient {
       const all = head === undefined ? parts : [head, ...parts]
       head = undefined
       if (this.#broken !== undefined) throw this.#broken
-      await this.#socket.write(all)
+      await this.#write(all)
     })
     if (left > 0) throw new DfsError('bad_request', 'fewer bytes than were announced')
-    if (head !== undefined) await this.#socket.write([head])
+    if (head !== undefined) await this.#write([head])
   }
 
+  async #write(parts: readonly Uint8Array[]): Promise<void> {
+    await this.#socket.write(parts)
+    if (this.#sender !== undefined) this.#sender.movedMs = this.#options.clock.monotonicMs()
+  }
+
+  /** Reads as long as the connection lives: also when nothing is under way, the other side may end it. */
   async #read(): Promise<void> {
-    this.#reading = true
+    let next: Pending | undefined
     try {
-      for (let next = this.#pending[0]; next !== undefined; next = this.#pending[0]) {
+      for (;;) {
         const head = await this.#reader.header()
+        next = this.#pending[0]
         if (head === undefined) throw new SocketError('read', 'ECONNRESET')
+        if (next === undefined) throw new DfsError('unavailable', 'the server answered what nobody asked')
         if (head.status !== 0) {
           const text = await receiveWhole(this.#reader, head)
           this.#pending.shift()
           next.reject(errorOf(head.status, text.toString()))
-          continue
+        } else {
+          const value = await next.receive(this.#reader, head)
+          await this.#reader.skipBody()
+          this.#pending.shift()
+          next.resolve(value)
         }
-        const value = await next.receive(this.#reader, head)
-        await this.#reader.skipBody()
-        this.#pending.shift()
-        next.resolve(value)
       }
     } catch (error) {
-      this.#fail(error)
-    } finally {
-      this.#reading = false
+      this.#fail(error, next)
     }
   }
 
   /** Looks for silence while replies are owed to us. */
   #watch(): void {
-    if (this.#watching) return
-    this.#watching = true
-    this.#options.timers.set(WATCH_MS, () => {
-      this.#watching = false
-      if (this.#pending.length === 0 || this.#broken !== undefined) return
-      if (this.#reader.deadlineMs < this.#options.clock.monotonicMs()) {
+    this.#cancelWatch ??= this.#options.timers.set(WATCH_MS, () => {
+      this.#cancelWatch = undefined
+      const next = this.#pending[0]
+      if (next === undefined) return
+      if (this.#deadlineMs(next) < this.#options.clock.monotonicMs()) {
         this.#fail(new DfsError('timeout', `${this.remote.host}:${this.remote.port} did not answer in time`))
       } else this.#watch()
     })
   }
 
-  #fail(thrown: unknown): void {
+  /** When the other side will have been silent for too long: a request that is still going out gets no answer yet. */
+  #deadlineMs(next: Pending): number {
+    if (this.#reader.bodyLeft > 0) return this.#reader.deadlineMs
+    return Math.max(this.#reader.deadlineMs, next.movedMs + this.#options.timeouts.idleMs)
+  }
+
+  /** Ends the connection. A request that broke it is told how; the others are told to try again. */
+  #fail(thrown: unknown, culprit?: Pending): void {
     if (this.#broken !== undefined) return
+    const isOurs = thrown instanceof DfsError
     this.#broken =
-      thrown instanceof DfsError ? thrown : new DfsError('unavailable', 'the connection broke', { cause: thrown })
+      isOurs && culprit === undefined ? thrown : new DfsError('unavailable', 'the connection broke', { cause: thrown })
+    this.#cancelWatch?.()
     this.#socket.destroy()
-    for (const pending of this.#pending.splice(0)) pending.reject(this.#broken)
+    for (const pending of this.#pending.splice(0)) {
+      pending.reject(isOurs && pending === culprit ? thrown : this.#broken)
+    }
   }
 }
 
@@ -201,7 +224,7 @@ export async function receiveWhole(body: FrameReader, head: FrameHeader): Promis
 function errorOf(status: number, text: string): DfsError {
   const space = text.indexOf(' ')
   const code = text.slice(0, space)
-  if (code in ERRORS) return new DfsError(code as ErrorCode, text.slice(space + 1))
+  if (Object.hasOwn(ERRORS, code)) return new DfsError(code as ErrorCode, text.slice(space + 1))
   const likely = LIKELY_CODES.find(known => ERRORS[known].errno === status)
   return new DfsError(
     likely ?? 'internal',
@@ -210,4 +233,12 @@ function errorOf(status: number, text: string): DfsError {
 }
 
 /** What a bare errno most likely means, where several codes share one. */
-const LIKELY_CODES: readonly ErrorCode[] = ['not_found', 'bad_request', 'unauthorized', 'unavailable', 'no_space']
+const LIKELY_CODES: readonly ErrorCode[] = [
+  'not_found',
+  'bad_request',
+  'unauthorized',
+  'unavailable',
+  'too_large',
+  'no_space',
+  'timeout',
+]

@@ -10,12 +10,14 @@ export const realSockets: Sockets = {
   listen(at, accept) {
     return new Promise((resolve, reject) => {
       const server = createServer({ noDelay: true, allowHalfOpen: true }, socket => accept(new RealSocket(socket)))
-      server.once('error', cause => reject(failure(`listen on ${at.host}:${at.port}`, cause)))
+      // Also for later ones: a connection that could not be accepted, for want of descriptors, must not end the process.
+      server.on('error', cause => reject(failure(`listen on ${at.host}:${at.port}`, cause)))
       server.listen(at.port, at.host, () => {
         const address = server.address() as { address: string; port: number }
         resolve({
           endpoint: { host: address.address, port: address.port },
-          close: () => new Promise(done => server.close(() => done())),
+          // Node calls back when the last connection has ended; the port is free at once.
+          close: async () => void server.close(),
         })
       })
     })
@@ -102,9 +104,12 @@ class RealSocket implements Socket {
       this.#socket.cork()
       const last = parts.length - 1
       for (let i = 0; i < last; i++) this.#socket.write(parts[i]!)
-      this.#socket.write(parts[last] ?? new Uint8Array(), cause =>
-        cause ? reject(failure('write', cause)) : resolve(),
-      )
+      this.#socket.write(parts[last] ?? new Uint8Array(), cause => {
+        if (cause) reject(this.#error ?? failure('write', cause))
+        // Node calls what a destroyed socket was about to send a success.
+        else if (this.#socket.destroyed) reject(this.#error ?? new SocketError('write', 'ECONNABORTED'))
+        else resolve()
+      })
       this.#socket.uncork()
     })
   }
@@ -115,6 +120,8 @@ class RealSocket implements Socket {
 
   destroy(reason?: Error): void {
     this.#finished(reason ?? new SocketError('socket', 'ECONNABORTED'))
+    this.#unread.length = 0
+    this.#unreadBytes = 0
     this.#socket.destroy()
   }
 

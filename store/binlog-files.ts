@@ -88,21 +88,27 @@ export async function* readLines(
   }
 }
 
-/** Where the first record with at least this sequence begins; the file's end if there is none. */
+/**
+ * Where to begin reading for a sequence: at the last record before it, or else at the beginning, so that damage in front
+ * of it, or a torn end instead of it, is met on the way.
+ */
 export async function findSequence(file: DiskFile, sequence: number): Promise<number> {
   let low = 0
   let high = await file.sizeBytes()
-  // Every line that begins before `low` is too early; some line that begins at `high` or later is not.
+  // `low` is the beginning, or a record that comes before; no record at `high` or later is the last one that does.
   while (high - low > READ_BYTES) {
     const middle = Math.floor((low + high) / 2)
     const found = await firstRecordFrom(file, middle)
     if (found === undefined || found.record.sequence >= sequence) high = middle
     else low = found.offsetBytes
   }
-  for await (const line of readLines(file, low)) {
-    if (line.record !== undefined && line.record.sequence >= sequence) return line.offsetBytes
+  let from = low
+  for await (const { record, offsetBytes } of readLines(file, low)) {
+    if (record === undefined) continue
+    if (record.sequence >= sequence) break
+    from = offsetBytes
   }
-  return file.sizeBytes()
+  return from
 }
 
 /** The first whole record that begins after an offset, within what one read can see. */

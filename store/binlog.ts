@@ -55,6 +55,7 @@ export class Binlog {
   readonly #disk: Disk
   readonly #clock: Clock
   readonly #directory: string
+  readonly #fileBytesMax: number
   readonly #queue: Waiting[] = []
   readonly #listeners: ((flush: Flush) => void)[] = []
   #file: DiskFile | undefined
@@ -70,11 +71,19 @@ export class Binlog {
   constructor(
     disk: Disk,
     clock: Clock,
-    at: { directory: string; epoch: number; end: BinlogEnd; file: DiskFile | undefined; fileBytes: number },
+    at: {
+      directory: string
+      epoch: number
+      end: BinlogEnd
+      file: DiskFile | undefined
+      fileBytes: number
+      fileBytesMax?: number
+    },
   ) {
     this.#disk = disk
     this.#clock = clock
     this.#directory = at.directory
+    this.#fileBytesMax = at.fileBytesMax ?? BINLOG_FILE_BYTES
     this.epoch = at.epoch
     this.#end = at.end
     this.#lastSequence = at.end.sequence
@@ -143,7 +152,9 @@ export class Binlog {
   }
 
   async #write(bytes: Buffer, firstSequence: number): Promise<void> {
-    if (this.#file !== undefined && this.#fileBytes + bytes.length > BINLOG_FILE_BYTES) {
+    // An empty file has the name the next one would get.
+    const full = this.#fileBytes > 0 && this.#fileBytes + bytes.length > this.#fileBytesMax
+    if (this.#file !== undefined && full) {
       await this.#file.close()
       this.#file = undefined
     }

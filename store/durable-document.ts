@@ -28,7 +28,7 @@ export async function readDocument(disk: Disk, path: string): Promise<unknown> {
   if (entry === undefined) return undefined
   if (entry.sizeBytes > DOCUMENT_BYTES_MAX) throw new DocumentDamagedError(path, 'it is too long')
   const [json = '', check = '', ...rest] = ((await readText(disk, path)) ?? '').split('\n')
-  const whole = rest.length === 1 && rest[0] === '' && check === checkOf(json)
+  const whole = json !== '' && check === checkOf(json) && rest.length === 1 && rest[0] === ''
   if (!whole) throw new DocumentDamagedError(path, 'its checksum does not match')
   return JSON.parse(json)
 }

@@ -1,11 +1,12 @@
 /**
  * Who a data directory belongs to.
  *
- *     <data>/identity   { version, storageId, group, incarnation, bootCount, epoch }
+ *     <data>/identity   { version, storageId, group, incarnation, bootCount, epoch, storePathCount }
  *
  * `incarnation` is made once, with the directory: another one under the same storage id is another server. `bootCount`
  * grows with every start. `epoch` numbers the lives of the binlog under this storage id: a directory that lost its
- * data begins with a higher one, so that no mark of an earlier life is ever taken for its own.
+ * data begins with a higher one, so that no mark of an earlier life is ever taken for its own. `storePathCount` is how
+ * many store paths there have been: one of them that is empty at a later start is a disk that is missing.
  */
 import { join } from 'node:path'
 import type { Disk, Random } from '../runtime/world.ts'
@@ -20,6 +21,7 @@ export interface Identity {
   readonly incarnation: string
   readonly bootCount: number
   readonly epoch: number
+  readonly storePathCount: number
 }
 
 /** The directory belongs to another storage server than the one that was to be started on it. */
@@ -44,13 +46,14 @@ export async function openIdentity(
     throw new DocumentDamagedError(path, `version ${found.version} is not known here`)
   }
   const identity: Identity = found
-    ? { ...found, bootCount: found.bootCount + 1 }
+    ? { ...found, bootCount: found.bootCount + 1, storePathCount: found.storePathCount ?? 0 }
     : {
         storageId: wanted.storageId ?? 1 + random.below(storageIdMax),
         group: wanted.group,
         incarnation: random.bytes(16).toString('hex'),
         bootCount: 1,
         epoch: 1,
+        storePathCount: 0,
       }
   const expected = { storageId: wanted.storageId ?? identity.storageId, group: wanted.group }
   if (identity.storageId !== expected.storageId || identity.group !== expected.group) {
@@ -62,8 +65,8 @@ export async function openIdentity(
 
 /** Replaces the identity; durable when it resolves. */
 export function writeIdentity(disk: Disk, dataDirectory: string, identity: Identity): Promise<void> {
-  const { storageId, group, incarnation, bootCount, epoch } = identity
-  const document = { version: IDENTITY_VERSION, storageId, group, incarnation, bootCount, epoch }
+  const { storageId, group, incarnation, bootCount, epoch, storePathCount } = identity
+  const document = { version: IDENTITY_VERSION, storageId, group, incarnation, bootCount, epoch, storePathCount }
   return writeDocument(disk, identityPath(dataDirectory), document)
 }
 

@@ -55,6 +55,8 @@ export class IncomingFile {
   async seal(): Promise<void> {
     const synced = [this.#file.sync()]
     if (hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar())
+    // Both have ended before anybody clears away after a failure: a sidecar that came later would be left behind.
+    await Promise.allSettled(synced)
     await Promise.all(synced)
     await this.#close()
     await this.storePath.syncTemporary()

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import type { BinlogPosition } from '../protocol/binlog-record.ts'
 import { isAfter } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import { DIRECTORIES, decodeFileName, encodeFileName, type FileNameParts, STORAGE_ID_MAX } from '../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, type FileNameParts, STORAGE_ID_MAX } from '../protocol/file-id.ts'
 import {
   type SourcePosition,
   STORE_PATH_ANY,
@@ -19,15 +19,12 @@ import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader
 import { writeCheckpoint } from './checkpoint.ts'
 import { type Identity, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
-import { placeFile, removeFile } from './placing.ts'
+import { directoryIndexOf, placeFile, removeFile } from './placing.ts'
 import { type Recovery, recover } from './recovery.ts'
 import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
 import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
-
-/** As FastDFS: this many files go to one directory before the next one's turn. */
-const FILES_PER_DIRECTORY = 100
 
 /** Recovery reads at most this many records, or this much time's worth of them. */
 const CHECKPOINT_RECORDS = 2000
@@ -148,11 +145,18 @@ export class PlainStore implements Store {
     if (roots.length > STORE_PATHS_MAX) throw new RangeError(`at most ${STORE_PATHS_MAX} store paths`)
     const paths = new Map<number, StorePath>()
     for (const [index, root] of roots.entries()) {
-      paths.set(index, await StorePath.open(world.disk, index, root, options.reservedBytes, identity.incarnation))
+      const seen = index < identity.storePathCount
+      const { incarnation } = identity
+      const path = await StorePath.open(world.disk, index, root, options.reservedBytes, incarnation, seen)
+      if (path.failure !== undefined) log.error({ err: path.failure, storePath: index }, 'a store path is missing')
+      paths.set(index, path)
+    }
+    if (roots.length > identity.storePathCount) {
+      await writeIdentity(world.disk, options.dataDirectory, { ...identity, storePathCount: roots.length })
     }
     const recovered = await recover(world.disk, options.dataDirectory, identity.epoch, paths)
     const store = new PlainStore(world, timers, log, options, identity, paths, recovered)
-    await store.#writeCheckpoint()
+    if (!store.#hasFailedPath) await store.#writeCheckpoint()
     return store
   }
 
@@ -191,9 +195,7 @@ export class PlainStore implements Store {
       return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32)
     } catch (error) {
       if ((error as DiskError).errno !== 'ENOENT') throw error
-      // An empty mount point has no files either: that is a lost disk, not a missing file.
-      await path.checkPresent()
-      if (path.failure !== undefined) throw path.failure
+      await checkSound(path)
       return undefined
     }
   }
@@ -202,7 +204,7 @@ export class PlainStore implements Store {
     const parts = decodeFileName(name)
     const path = this.#pathOf(parts)
     if ((await this.#world.disk.stat(path.pathOf(parts))) === undefined) {
-      await path.checkPresent()
+      await checkSound(path)
       return false
     }
     await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
@@ -225,7 +227,12 @@ export class PlainStore implements Store {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
       const sealed = file === undefined ? undefined : this.#seal(file)
       await Promise.all([before?.catch(ignore), sealed])
-      done = this.#enqueue(shipped, file)
+      try {
+        done = this.#enqueue(shipped, file)
+      } catch (error) {
+        await file?.discard()
+        throw error
+      }
     })()
     this.#turns.set(source, turn)
     await turn
@@ -259,6 +266,8 @@ export class PlainStore implements Store {
   async close(): Promise<void> {
     this.#stopCheckpoints()
     await this.#binlog.close()
+    // One that is under way does not know of the last records.
+    await this.#checkpointing
     await this.#checkpoint()
   }
 
@@ -269,7 +278,7 @@ export class PlainStore implements Store {
     const record = await this.#binlog.append(({ sequence, timeMs }) => {
       const name = encodeFileName({
         storePathIndex: path.index,
-        directoryIndex: Math.floor(sequence / FILES_PER_DIRECTORY) % (DIRECTORIES * DIRECTORIES),
+        directoryIndex: directoryIndexOf(sequence, sizeBytes),
         storageId: this.storageId,
         createTimeS: Math.floor(timeMs / 1000),
         sizeBytes,
@@ -306,12 +315,12 @@ export class PlainStore implements Store {
     const path = this.#pathOf(decodeFileName(name))
     const token = file?.token
     const isCreate = record.op === 'C'
+    if (!isCreate && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')
     const effect = async () => {
       if (!isCreate) await this.#remove(path, name)
       else if (token !== undefined) await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
-      this.#positions.set(source, { ...origin, timeMs })
     }
-    const done = this.#binlog.append(() => ({
+    const appended = this.#binlog.append(() => ({
       op: isCreate ? 'c' : 'd',
       name,
       token,
@@ -320,6 +329,11 @@ export class PlainStore implements Store {
       timeMs,
       effect,
     }))
+    // A position says that everything before it is here too. Effects of one flush end in any order, and one may fail:
+    // the position moves in the order of the source, and never past a record that is to be shipped again.
+    const done = Promise.all([last.done, appended]).then(() => {
+      this.#positions.set(source, { ...origin, timeMs })
+    })
     if (isCreate && uploadId !== undefined)
       this.#uploads.set(
         uploadId,
@@ -390,8 +404,13 @@ export class PlainStore implements Store {
     this.#log.error({ err: error, storePath: path.index }, 'a store path failed and takes no more files')
   }
 
+  get #hasFailedPath(): boolean {
+    return [...this.#paths.values()].some(path => path.failure !== undefined)
+  }
+
   async #checkpoint(): Promise<void> {
-    if (this.#binlog.end.sequence === this.#checkpointed) return
+    // A path that failed keeps its records in front of the checkpoint, for the day its disk is back.
+    if (this.#binlog.end.sequence === this.#checkpointed || this.#hasFailedPath) return
     this.#checkpointing ??= this.#writeCheckpoint()
       .catch(error => this.#log.error({ err: error }, 'no checkpoint could be written'))
       .finally(() => {
@@ -403,7 +422,6 @@ export class PlainStore implements Store {
   async #writeCheckpoint(): Promise<void> {
     const { sequence, timeMs } = this.#binlog.end
     const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions }
-    // A path that failed keeps its records in front of the checkpoint, for the day its disk is back.
     for (const path of this.#paths.values()) {
       if (path.failure !== undefined) throw path.failure
       await path.syncChanges()
@@ -411,6 +429,12 @@ export class PlainStore implements Store {
     await writeCheckpoint(this.#world.disk, this.#options.dataDirectory, checkpoint)
     this.#checkpointed = sequence
   }
+}
+
+/** Throws unless the disk behind a path is there and good: only then may it be said that it does not have a file. */
+async function checkSound(path: StorePath): Promise<void> {
+  await path.checkPresent()
+  if (path.failure !== undefined) throw path.failure
 }
 
 const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }

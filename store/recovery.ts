@@ -60,15 +60,21 @@ export async function recover(
   const files = await listBinlogFiles(disk, directory, epoch)
   const first = fileOf(files, checkpoint.sequence + 1)
   const replayed = first === undefined ? files : files.slice(files.indexOf(first))
-  for (const { path } of replayed) {
+  await disk.syncDirectory(directory)
+  for (const { path, firstSequence } of replayed) {
     await last?.file.close()
     const file = await disk.open(path, 'update')
+    // What we are about to read may be in memory only, and no effect may outlive its record.
+    await file.sync()
     const from = await findSequence(file, checkpoint.sequence + 1)
     let bytes = await file.sizeBytes()
+    let lastSequence = firstSequence - 1
     for await (const { record, offsetBytes } of readLines(file, from)) {
       if (record === undefined) {
         const isLastFile = path === replayed.at(-1)!.path
-        if (isLastFile && (await isTornEnd(file, offsetBytes, end.sequence))) {
+        if (isLastFile && (await isTornEnd(file, offsetBytes, lastSequence))) {
+          // What a checkpoint covers was acknowledged: that is damage, even at the very end.
+          if (lastSequence < checkpoint.sequence) damagedLines++
           tornBytes = bytes - offsetBytes
           bytes = offsetBytes
           await file.truncate(bytes)
@@ -77,6 +83,7 @@ export async function recover(
         damagedLines++
         continue
       }
+      lastSequence = record.sequence
       if (record.sequence <= checkpoint.sequence) continue
       await redo(disk, record, storePaths, missing)
       redone++
@@ -86,10 +93,8 @@ export async function recover(
     }
     last = { file, bytes }
   }
-  // What was cut must stay cut, and what was found may have been in memory only: both become durable before anybody
-  // is told of a record.
+  // What was cut must stay cut.
   await last?.file.sync()
-  if (last !== undefined) await disk.syncDirectory(directory)
   for (const path of storePaths.values()) await path.syncChanges()
   return {
     end,

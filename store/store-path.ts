@@ -38,9 +38,17 @@ export class StorePath {
     this.#temporarySync = new CoalescedSync(() => disk.syncDirectory(join(root, 'tmp')))
   }
 
-  /** Opens a store path of a data directory, or makes it. Throws if another data directory's path is there. */
-  static async open(disk: Disk, index: number, root: string, reservedBytes: number, incarnation: string) {
+  /**
+   * Opens a store path of a data directory, or makes it. Throws if another data directory's path is there. One that has
+   * been `seen` before and is not there any more is a disk that is missing: it is opened as failed, and nothing is made
+   * on what is mounted instead.
+   */
+  static async open(disk: Disk, index: number, root: string, reservedBytes: number, incarnation: string, seen = false) {
     const path = new StorePath(disk, index, root, reservedBytes, incarnation)
+    if (seen && (await path.#readIdentity()) === undefined) {
+      path.fail(new DiskError('find', root, 'ENODEV'))
+      return path
+    }
     await disk.makeDirectory(join(root, 'tmp'))
     await disk.makeDirectory(join(root, 'data'))
     const found = await path.#readIdentity()
@@ -76,6 +84,12 @@ export class StorePath {
     await this.#disk.makeDirectory(join(this.root, 'data', file.directory))
     this.#changed.add(join(this.root, 'data', high)).add(join(this.root, 'data'))
     this.#made[index >> 3]! |= bit
+  }
+
+  /** Whether a file's directory exists. Rejects if the disk is not there: an empty mount point has no directories. */
+  async hasDirectoryOf(file: Pick<FileNameParts, 'directory'>): Promise<boolean> {
+    await this.checkPresent()
+    return (await this.#disk.stat(join(this.root, 'data', file.directory))) !== undefined
   }
 
   /** Notes that a file's directory has to be synced before the record of the change may be forgotten. */
@@ -143,8 +157,13 @@ export class StorePath {
   }
 
   async #readIdentity(): Promise<{ incarnation: string; index: number } | undefined> {
-    return (await readDocument(this.#disk, join(this.root, 'identity'))) as
-      | { incarnation: string; index: number }
+    const identity = join(this.root, 'identity')
+    const found = (await readDocument(this.#disk, identity)) as
+      | { version: number; incarnation: string; index: number }
       | undefined
+    if (found !== undefined && found.version !== STORE_PATH_VERSION) {
+      throw new DocumentDamagedError(identity, `version ${found.version} is not known here`)
+    }
+    return found
   }
 }

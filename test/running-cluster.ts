@@ -20,15 +20,20 @@ export class RunningCluster {
   #up: ChildProcess | undefined
   #output = ''
 
-  private constructor(args: readonly string[]) {
-    this.directory = mkdtempSync(join(tmpdir(), 'dfs-cluster-'))
+  private constructor(directory: string, args: readonly string[]) {
+    this.directory = directory
     this.data = join(this.directory, 'data')
     this.#args = args
   }
 
   /** Starts `dfs up` with further arguments and waits until it is ready. */
-  static async start(...args: string[]): Promise<RunningCluster> {
-    const cluster = new RunningCluster(args)
+  static start(...args: string[]): Promise<RunningCluster> {
+    return RunningCluster.startIn(mkdtempSync(join(tmpdir(), 'dfs-cluster-')), ...args)
+  }
+
+  /** The same in a directory of the caller's. */
+  static async startIn(directory: string, ...args: string[]): Promise<RunningCluster> {
+    const cluster = new RunningCluster(directory, args)
     await cluster.up()
     return cluster
   }

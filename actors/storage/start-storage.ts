@@ -194,7 +194,10 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     serve(service, actorStatus, subjectOf(actorStatus, { prefix, id: actorId }), log, report)
     beatInbox = inbox
     bus = connected
-    actor.post({ type: 'tick' })
+    actor.post({ type: 'natsConnected' })
+    connected.onStatus(status => {
+      if (status === 'connected') actor.post({ type: 'natsConnected' })
+    })
   }
 
   async function perform(effect: StorageEffect): Promise<StorageMessage | undefined> {

@@ -25,6 +25,7 @@ export interface StorageState {
 
 export type StorageMessage =
   | { type: 'tick' }
+  | { type: 'natsConnected' }
   | { type: 'joined'; welcome: Welcome }
   | { type: 'joinFailed'; reason: string }
   | { type: 'welcome'; welcome: Welcome }
@@ -68,6 +69,9 @@ function step(state: StorageState, message: StorageMessage): StorageStep {
       if (state.joining) return [state, [{ do: 'examine' }, TICK]]
       return [{ ...state, joining: true }, [{ do: 'examine' }, { do: 'join' }, TICK]]
     }
+    case 'natsConnected':
+      // A join that is under way knows of no NATS yet; beats need no hurry.
+      return state.joined ? [state, []] : [{ ...state, joining: true }, [{ do: 'join' }]]
     case 'joined':
       return joined({ ...state, joining: false }, message.welcome)
     case 'joinFailed':

@@ -34,8 +34,8 @@ export interface CallPattern {
 export interface HeldCall {
   /** Resolves when the call has come. */
   readonly reached: Promise<DiskCall>
-  /** Lets it go on. */
-  release(): void
+  /** Lets it go on, or makes it fail. */
+  release(errno?: string): void
 }
 
 interface Fault {
@@ -49,6 +49,8 @@ interface Fault {
 
 export class FaultyDisk implements Disk {
   readonly trace: TraceEntry[] = []
+  /** How many files were closed. */
+  closed = 0
   readonly #disk: Disk
   readonly #faults: Fault[] = []
 
@@ -67,16 +69,17 @@ export class FaultyDisk implements Disk {
   /** Makes the next such call wait. */
   hold(pattern: CallPattern): HeldCall {
     let reach: (call: DiskCall) => void = () => {}
-    let release: () => void = () => {}
+    let release: (errno?: string) => void = () => {}
     const reached = new Promise<DiskCall>(resolve => {
       reach = resolve
     })
-    const released = new Promise<void>(resolve => {
+    const released = new Promise<string | undefined>(resolve => {
       release = resolve
     })
-    const meet = (call: DiskCall) => {
+    const meet = async (call: DiskCall) => {
       reach(call)
-      return released
+      const errno = await released
+      if (errno !== undefined) throw new DiskError(call.action, call.path, errno)
     }
     this.#faults.push({ pattern, left: 1, meet, keptBytes: 0 })
     return { reached, release }
@@ -127,7 +130,10 @@ export class FaultyDisk implements Disk {
       sync: () => this.#call({ action: 'sync', path }, () => file.sync()),
       truncate: size => this.#call({ action: 'truncate', path }, () => file.truncate(size)),
       sizeBytes: () => file.sizeBytes(),
-      close: () => file.close(),
+      close: () => {
+        this.closed++
+        return file.close()
+      },
     }
   }
 

@@ -15,9 +15,8 @@ describe('sidecar', () => {
     const writer = new SidecarWriter()
     writer.add(Buffer.from('123456789'))
     writer.add(Buffer.from(''))
-    expect(writer.encode(2 ** 32 + 9).toString('hex')).to.equal(
-      `${Buffer.from('DFSS').toString('hex')}000000010004000000000000` + '0000000100000009' + 'e3069283' + '00000000',
-    )
+    const fields = ['44465353', '00000001', '00040000', '00000000', '0000000100000009', 'e3069283', '00000000']
+    expect(writer.encode(2 ** 32 + 9).toString('hex')).to.equal(fields.join(''))
   })
 
   it('belongs to a file of one size, one block size and one version', () => {

@@ -4,7 +4,7 @@ import { expect } from 'chai'
 import { realWorld } from '../../runtime/real-world.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { checkContent, IncomingFile } from '../../store/incoming-file.ts'
-import { blockCount, SIDECAR_HEADER_BYTES, sidecarPath } from '../../store/sidecar.ts'
+import { blockCount, SIDECAR_HEADER_BYTES, SidecarWriter, sidecarPath } from '../../store/sidecar.ts'
 import { StorePath } from '../../store/store-path.ts'
 import { StoredFile } from '../../store/stored-file.ts'
 import { FaultyDisk } from './faulty-disk.ts'
@@ -126,8 +126,7 @@ describe('file on its way in and back', () => {
 
   it('has checks beyond the first read of its sidecar, and forwards and backwards', async () => {
     const blocks = 1030
-    const sidecarOf = (await import('../../store/sidecar.ts')).SidecarWriter
-    const writer = new sidecarOf()
+    const writer = new SidecarWriter()
     const block = contentOf(BLOCK_BYTES)
     for (let i = 0; i < blocks; i++) writer.add(block)
     const path = join(workshop.path, 'large')
@@ -152,18 +151,21 @@ describe('file on its way in and back', () => {
     expect(await temporaries()).to.deep.equal([])
   })
 
-  it('leaves nothing behind when its sync fails while its sidecar is still written', async () => {
+  it('is not given up before its sidecar has ended too, so that nothing comes after the clearing away', async () => {
     const incoming = await fill(await IncomingFile.create(disk, storePath, 'a'), contentOf(BLOCK_BYTES + 1))
     const sidecar = disk.hold({ action: 'open', path: /~sum$/ })
     disk.fail({ action: 'sync', path: /tmp\/a$/ }, 'EIO')
-    const discarded = incoming.seal().catch(() => incoming.discard())
+    let errno: string | undefined
+    const sealed = incoming.seal().catch(error => {
+      errno = (error as { errno: string }).errno
+    })
     await sidecar.reached
-    // Whoever gives up now would not see the sidecar that is about to be there.
     await new Promise(resolve => setImmediate(resolve))
+    expect(errno).to.equal(undefined)
     sidecar.release()
-    await discarded
+    await sealed
+    expect(errno).to.equal('EIO')
     await incoming.discard()
-    expect(disk.count({ action: 'open', path: /~sum$/ })).to.equal(1)
     expect(await temporaries()).to.deep.equal([])
   })
 

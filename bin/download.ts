@@ -1,0 +1,90 @@
+/** `dfs download`. */
+import { promises as fs } from 'node:fs'
+import { join } from 'node:path'
+import { type DownloadOptions, LocalError } from '../client/index.ts'
+import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
+import { realWorld } from '../runtime/real-world.ts'
+import { Timers } from '../runtime/timers.ts'
+import { DONE, printJson, printLine, UsageError } from './output.ts'
+import { TransferProgress } from './progress.ts'
+import type { ClusterFlags, Session } from './session.ts'
+
+export interface DownloadFlags extends ClusterFlags {
+  readonly output?: string
+  readonly offset?: number
+  readonly length?: number
+  readonly continue?: boolean
+  readonly quiet?: boolean
+}
+
+const STDOUT = '-'
+
+export async function download(session: Session, fileId: string, flags: DownloadFlags): Promise<number> {
+  const { client, signal } = session
+  const { offset, length, output } = flags
+  const isRange = offset !== undefined || length !== undefined
+  const toStdout = output === STDOUT
+  if (flags.continue && (isRange || toStdout)) throw new UsageError('--continue is for a whole file into a file')
+  if (flags.json && toStdout) throw new UsageError('--json and the file cannot both go to standard output')
+  const { path, direct } = toStdout ? { path: STDOUT, direct: true } : await targetOf(fileId, output)
+  const { clock } = realWorld()
+  const progress = new TransferProgress({
+    clock,
+    timers: new Timers(clock),
+    output: process.stderr,
+    quiet: flags.quiet === true,
+  })
+  const options: DownloadOptions = { offset, length, signal, onProgress: progress.transfer() }
+  let bytes: number
+  try {
+    if (toStdout) ({ bytes } = await client.downloadToStream(fileId, process.stdout, options))
+    else if (isRange || direct) bytes = await writeDirectly(session, fileId, path, options)
+    else ({ bytes } = await client.downloadToFile(fileId, path, { ...options, continue: flags.continue === true }))
+  } catch (error) {
+    // Whoever reads our output has seen enough.
+    if (toStdout && isBrokenPipe(error, signal)) return DONE
+    throw error
+  } finally {
+    progress.stop()
+  }
+  if (flags.json) printJson({ fileId, path, sizeBytes: bytes })
+  else if (!toStdout) printLine(path)
+  return DONE
+}
+
+/** Where the file goes. What exists and is no regular file is written as it is: a rename would replace a device. */
+async function targetOf(fileId: string, output: string | undefined): Promise<{ path: string; direct: boolean }> {
+  const { baseName } = decodeFileName(parseFileId(fileId).name)
+  if (output === undefined) return { path: baseName, direct: false }
+  const entry = await fs.stat(output).catch(() => undefined)
+  if (entry?.isDirectory()) return { path: join(output, baseName), direct: false }
+  return { path: output, direct: entry !== undefined && !entry.isFile() }
+}
+
+/** Writes pieces as they come. The file is opened with the first one: a refused download leaves no empty file. */
+async function writeDirectly(
+  { client }: Session,
+  fileId: string,
+  path: string,
+  options: DownloadOptions,
+): Promise<number> {
+  const local = <T>(work: Promise<T>) =>
+    work.catch((cause: unknown) => Promise.reject(new LocalError(`cannot write ${path}`, { cause })))
+  let file: fs.FileHandle | undefined
+  try {
+    const { bytes } = await client.downloadTo(fileId, options, async piece => {
+      file ??= await local(fs.open(path, 'w'))
+      await local(file.writeFile(piece))
+    })
+    file ??= await local(fs.open(path, 'w'))
+    return bytes
+  } finally {
+    await file?.close()
+  }
+}
+
+function isBrokenPipe(error: unknown, signal: AbortSignal): boolean {
+  const codeOf = (thrown: unknown) => (thrown as NodeJS.ErrnoException | undefined)?.code
+  if (error instanceof LocalError) return codeOf(error.cause) === 'EPIPE'
+  return signal.aborted && process.stdout.destroyed
+}

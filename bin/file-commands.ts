@@ -1,0 +1,71 @@
+/** The commands for files: `dfs upload`, `dfs download`, `dfs info`, `dfs rm`. */
+import type { Command } from 'commander'
+import { type DownloadFlags, download } from './download.ts'
+import { info } from './info.ts'
+import { EXIT_CODES_HELP } from './output.ts'
+import { rm } from './rm.ts'
+import { type ClusterFlags, clusterCommand, withClient } from './session.ts'
+import { parseNumber } from './sizes.ts'
+import { type UploadFlags, upload } from './upload.ts'
+
+const BYTES = parseNumber(0, Number.MAX_SAFE_INTEGER)
+
+export function addFileCommands(program: Command): void {
+  program.addHelpText('after', EXIT_CODES_HELP)
+  clusterCommand(
+    program,
+    'upload <file...>',
+    'store files and print their ids, one a line; `-` is standard input',
+    `dfs upload photo.jpg
+     dfs upload -r photos/ --json > ids.jsonl
+     dfs upload --group group2 --ext tar.gz backup-2024.tar.gz
+     tar cz docs | dfs upload --ext tgz -`,
+  )
+    .option('-r, --recursive', 'upload what is in directories; only regular files, symbolic links are not followed')
+    .option('--group <name>', 'the group to store them in (default: the tracker chooses)')
+    .option('--key <text>', 'files with the same key go to the same group')
+    .option('--ext <extension>', 'extension that the id gets, up to 6 characters (default: that of the file)')
+    .option('-q, --quiet', 'no progress')
+    .action((paths: string[], flags: UploadFlags) =>
+      withClient(flags, 'upload', session => upload(session, paths, flags)),
+    )
+
+  clusterCommand(
+    program,
+    'download <id>',
+    'fetch a file; it appears under its name when it is whole and checked',
+    `dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg -o photo.jpg
+     dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg -o - | sha256sum
+     dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg --continue
+     dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg --offset 1024 --length 512 -o part`,
+  )
+    .option(
+      '-o, --output <path>',
+      "file or directory to write to, `-` is standard output (default: the id's last part)",
+    )
+    .option('--offset <bytes>', 'begin here; a range is written directly and not checked against the id', BYTES)
+    .option('--length <bytes>', 'at most so many bytes', BYTES)
+    .option('--continue', 'go on from the <file>.part that an interrupted download left')
+    .option('-q, --quiet', 'no progress')
+    .action((fileId: string, flags: DownloadFlags) =>
+      withClient(flags, fileId, session => download(session, fileId, flags)),
+    )
+
+  clusterCommand(
+    program,
+    'info <id...>',
+    'print size, CRC32, time of creation and source of files',
+    `dfs info group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
+     dfs info --json $(cat ids)`,
+  ).action((fileIds: string[], flags: ClusterFlags) =>
+    withClient(flags, 'info', session => info(session, fileIds, flags)),
+  )
+
+  clusterCommand(
+    program,
+    'rm <id...>',
+    'delete files',
+    `dfs rm group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
+     xargs dfs rm < ids`,
+  ).action((fileIds: string[], flags: ClusterFlags) => withClient(flags, 'rm', session => rm(session, fileIds, flags)))
+}

@@ -1,0 +1,103 @@
+/** What every command that talks to a cluster shares: how it finds the cluster, how Ctrl-C ends it, how it says good-bye. */
+import { type Command, Option } from 'commander'
+import { type Client, connect } from '../client/index.ts'
+import { SUBJECT_PREFIX } from '../protocol/message.ts'
+import { exitCodeOf, Interrupted, printError, SIGNALLED, USAGE } from './output.ts'
+
+/** Flags that say which cluster is meant. */
+export interface ClusterFlags {
+  readonly cluster?: string
+  readonly credentials?: string
+  readonly nats?: readonly string[]
+  readonly prefix: string
+  readonly json?: boolean
+}
+
+/** A command under way. */
+export interface Session {
+  readonly client: Client
+  /** Aborted by Ctrl-C, and when whoever reads our output has gone. */
+  readonly signal: AbortSignal
+}
+
+const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15, SIGPIPE: 13 } as const
+
+/** Makes a command that talks to a cluster. */
+export function clusterCommand(program: Command, usage: string, about: string, examples: string): Command {
+  return program
+    .command(usage)
+    .description(about)
+    .option('--json', 'print JSON, one object a line')
+    .addOption(
+      inGroup('--cluster <file>', 'cluster file of a `dfs up` (default: $DFS_CLUSTER, or the cluster started last)'),
+    )
+    .addOption(inGroup('--credentials <file>', 'NATS credentials, instead of those that the cluster file names'))
+    .addOption(
+      inGroup('--nats <url>', 'NATS server, may be repeated (default: those in the credentials)').argParser(addTo),
+    )
+    .addOption(inGroup('--prefix <token>', 'first token of every subject').default(SUBJECT_PREFIX))
+    .addHelpText('after', `\nExamples:\n${examples.trim().replaceAll(/^ */gm, '  ')}`)
+    .exitOverride(error => process.exit(error.exitCode === 0 ? 0 : USAGE))
+}
+
+/** Connects as the flags say. */
+export function connectAs(flags: ClusterFlags): Promise<Client> {
+  const { cluster, credentials, nats, prefix } = flags
+  return connect({
+    prefix,
+    name: 'dfs',
+    ...(cluster === undefined ? {} : { clusterFile: cluster }),
+    ...(credentials === undefined ? {} : { credentials }),
+    ...(nats === undefined ? {} : { servers: nats }),
+  })
+}
+
+/** Runs a command with a client; `work` returns the exit code. What it throws is printed as the failure of `what`. */
+export async function withClient(
+  flags: ClusterFlags,
+  what: string,
+  work: (session: Session) => Promise<number>,
+): Promise<void> {
+  const { signal } = interruptible()
+  let client: Client | undefined
+  let code: number
+  try {
+    client = await orAborted(signal, connectAs(flags))
+    code = await work({ client, signal })
+  } catch (error) {
+    printError(what, error)
+    code = exitCodeOf(error)
+  }
+  // What an interrupted transfer left under way may wait for a server that never answers.
+  if (signal.aborted) process.exit(code)
+  await client?.close()
+  process.exitCode = code
+}
+
+/** Turns the signals that ask this program to end into one that its work can hear; the second time they end it. */
+export function interruptible(): { signal: AbortSignal } {
+  const controller = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(name, () => controller.abort(new Interrupted('interrupted', SIGNALLED + SIGNAL_NUMBERS[name])))
+  }
+  process.stdout.on('error', error => {
+    if ((error as NodeJS.ErrnoException).code !== 'EPIPE') printError('standard output', error)
+    controller.abort(new Interrupted('nobody reads the output any more', SIGNALLED + SIGNAL_NUMBERS.SIGPIPE))
+  })
+  return { signal: controller.signal }
+}
+
+function inGroup(flags: string, about: string): Option {
+  return new Option(flags, about).helpGroup('Which cluster:')
+}
+
+function orAborted<T>(signal: AbortSignal, work: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+    work.then(resolve, reject)
+  })
+}
+
+function addTo(url: string, urls: readonly string[] | undefined): readonly string[] {
+  return [...(urls ?? []), ...url.split(',')]
+}

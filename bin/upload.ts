@@ -1,0 +1,113 @@
+/** `dfs upload`. */
+import { type Dirent, promises as fs } from 'node:fs'
+import { join } from 'node:path'
+import { LocalError, type UploadInput, type UploadOptions } from '../client/index.ts'
+import { realWorld } from '../runtime/real-world.ts'
+import { Timers } from '../runtime/timers.ts'
+import { eachInOrder, printJson, printLine, UsageError } from './output.ts'
+import { TransferProgress } from './progress.ts'
+import type { ClusterFlags, Session } from './session.ts'
+
+export interface UploadFlags extends ClusterFlags {
+  readonly recursive?: boolean
+  readonly group?: string
+  readonly key?: string
+  readonly ext?: string
+  readonly quiet?: boolean
+}
+
+const STDIN = '-'
+
+/** A file to upload, or why it cannot be. The size is undefined for standard input. */
+export type FoundFile = { readonly path: string } & (
+  | { readonly sizeBytes: number | undefined }
+  | { readonly error: Error }
+)
+
+export async function upload(
+  { client, signal }: Session,
+  paths: readonly string[],
+  flags: UploadFlags,
+): Promise<number> {
+  const stdins = paths.filter(path => path === STDIN).length
+  if (stdins > 1) throw new UsageError('standard input can be read only once')
+  // A producer that says nothing must not keep us after Ctrl-C.
+  if (stdins === 1) signal.addEventListener('abort', () => process.stdin.destroy())
+  const files = await findFiles(paths, flags.recursive === true)
+  const { clock } = realWorld()
+  const progress = new TransferProgress({
+    clock,
+    timers: new Timers(clock),
+    output: process.stderr,
+    quiet: flags.quiet === true,
+    totalBytes: totalOf(files),
+  })
+  try {
+    return await eachInOrder(
+      files,
+      { signal, nameOf: ({ path }) => path, aside: write => progress.aside(write) },
+      async file => {
+        if ('error' in file) throw file.error
+        const input: UploadInput = file.path === STDIN ? process.stdin : file.path
+        return { path: file.path, ...(await client.upload(input, optionsOf(flags, signal, progress))) }
+      },
+      uploaded => (flags.json ? printJson(uploaded) : printLine(uploaded.fileId)),
+    )
+  } finally {
+    progress.stop()
+  }
+}
+
+/** Finds what to upload, in the order given; what is in a directory comes sorted by name. */
+export async function findFiles(paths: readonly string[], recursive: boolean): Promise<FoundFile[]> {
+  const found: FoundFile[] = []
+  for (const path of paths) {
+    if (path === STDIN) found.push({ path, sizeBytes: undefined })
+    else for await (const file of findBelow(path, recursive)) found.push(file)
+  }
+  return found
+}
+
+async function* findBelow(path: string, recursive: boolean): AsyncGenerator<FoundFile> {
+  try {
+    const entry = await fs.stat(path)
+    if (!entry.isDirectory()) yield { path, sizeBytes: entry.size }
+    else if (recursive) yield* walk(path)
+    else yield { path, error: new Error(`${path} is a directory; -r uploads what is in it`) }
+  } catch (cause) {
+    yield { path, error: new LocalError(`cannot read ${path}`, { cause }) }
+  }
+}
+
+async function* walk(directory: string): AsyncGenerator<FoundFile> {
+  let entries: Dirent[]
+  try {
+    entries = await fs.readdir(directory, { withFileTypes: true })
+  } catch (cause) {
+    yield { path: directory, error: new LocalError(`cannot read ${directory}`, { cause }) }
+    return
+  }
+  for (const entry of entries.sort(byName)) {
+    const path = join(directory, entry.name)
+    if (entry.isDirectory()) yield* walk(path)
+    else if (entry.isFile()) yield* findBelow(path, false)
+  }
+}
+
+function byName(a: Dirent, b: Dirent): number {
+  return a.name < b.name ? -1 : 1
+}
+
+function totalOf(found: readonly FoundFile[]): number | undefined {
+  let sum = 0
+  for (const file of found) {
+    if ('error' in file) continue
+    if (file.sizeBytes === undefined) return undefined
+    sum += file.sizeBytes
+  }
+  return sum
+}
+
+function optionsOf({ group, key, ext }: UploadFlags, signal: AbortSignal, progress: TransferProgress): UploadOptions {
+  return { group, key, extension: ext?.replace(/^\./, ''), signal, onProgress: progress.transfer() }
+}

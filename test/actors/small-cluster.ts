@@ -1,0 +1,139 @@
+/** A tracker and storage servers in this process: real disks and sockets, the bus in memory, sync started when wanted. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type RunningStorage, startStorage } from '../../actors/storage/start-storage.ts'
+import { startSync } from '../../actors/sync/start-sync.ts'
+import { startTracker } from '../../actors/tracker/start-tracker.ts'
+import { Client } from '../../client/client.ts'
+import { FrameClient } from '../../runtime/frame-client.ts'
+import { authenticate, roleKey } from '../../runtime/handshake.ts'
+import { silentLog } from '../../runtime/log.ts'
+import { MemoryBroker } from '../../runtime/memory-bus.ts'
+import { realWorld } from '../../runtime/real-world.ts'
+import type { RoleContext, RunningRole } from '../../runtime/role.ts'
+import { Timers } from '../../runtime/timers.ts'
+import type { Endpoint, World } from '../../runtime/world.ts'
+import { until } from '../until.ts'
+
+const SECRET = 'ab'.repeat(32)
+const LOOPBACK = { host: '127.0.0.1', port: 0 }
+const TIMEOUTS = { idleMs: 5_000, headerMs: 5_000, bodyMs: 5_000 }
+
+export interface Member {
+  readonly storage: RunningStorage
+  readonly dataDirectory: string
+  sync: RunningRole | undefined
+}
+
+export class SmallCluster {
+  readonly broker: MemoryBroker
+  readonly context: RoleContext
+  readonly members = new Map<number, Member>()
+  readonly #directory = mkdtempSync(join(tmpdir(), 'dfs-small-'))
+  #tracker: (RunningRole & { endpoint: Endpoint }) | undefined
+  readonly #clients: { close(): void | Promise<void> }[] = []
+
+  private constructor(disk: Partial<World>) {
+    const real = realWorld()
+    const timers = new Timers(real.clock)
+    this.broker = new MemoryBroker(timers, real.random)
+    const world: World = { ...real, ...disk, connectBus: this.broker.connector() }
+    this.context = { world, timers, log: silentLog(), prefix: 'dfs', version: '0.0.0' }
+  }
+
+  /** Starts a tracker; `parts` replaces parts of the real World. */
+  static async start(parts: Partial<World> = {}): Promise<SmallCluster> {
+    const cluster = new SmallCluster(parts)
+    cluster.#tracker = await startTracker(cluster.context, {
+      trackerId: 'tracker-1',
+      credentials: credentials('tracker'),
+      bind: LOOPBACK,
+      advertiseHost: '127.0.0.1',
+      policy: { group: 'round_robin', server: 'by_priority', path: 'round_robin' },
+    })
+    return cluster
+  }
+
+  get trackerEndpoint(): Endpoint {
+    return this.#tracker!.endpoint
+  }
+
+  /** Starts a storage server, or starts it again, and waits until it takes uploads; lower ids are preferred. */
+  async addStorage(storageId: number, options: { sync: boolean; storePaths?: string[] } = { sync: true }): Promise<Member> {
+    const dataDirectory = join(this.#directory, `storage-${storageId}`)
+    const storage = await startStorage(this.context, {
+      dataDirectory,
+      group: 'group1',
+      storageId,
+      storePaths: options.storePaths ?? [],
+      storePathChoice: 'round_robin',
+      reservedBytes: 0,
+      credentials: credentials('storage_group1'),
+      clusterSecret: SECRET,
+      bind: LOOPBACK,
+      advertiseHost: '127.0.0.1',
+      uploadPriority: storageId,
+    })
+    const member: Member = { storage, dataDirectory, sync: undefined }
+    this.members.set(storageId, member)
+    if (options.sync) await this.startSync(storageId)
+    const client = await this.client()
+    await until(`storage server ${storageId} is active`, async () => {
+      const { storages } = await client.status()
+      return storages.some(({ report, online }) => online && report.storageId === storageId && report.status === 'active')
+    })
+    return member
+  }
+
+  async startSync(storageId: number): Promise<void> {
+    const member = this.members.get(storageId)!
+    const { store, blocks, pool } = member.storage
+    member.sync = await startSync(this.context, {
+      credentials: credentials('sync_group1'),
+      dataDirectory: member.dataDirectory,
+      store,
+      blocks,
+      pool,
+      onPeers: listener => member.storage.onPeers(listener),
+    })
+  }
+
+  async stopStorage(storageId: number): Promise<void> {
+    const member = this.members.get(storageId)
+    this.members.delete(storageId)
+    await member?.sync?.stop()
+    await member?.storage.stop()
+  }
+
+  /** A client of its own; ended with the cluster. */
+  async client(): Promise<Client> {
+    const { world, timers, prefix } = this.context
+    const bus = await world.connectBus({ ...credentials('client'), name: 'test', waitForServer: false })
+    const client = new Client({ world, timers, bus, prefix, dataSecret: roleKey(SECRET, 'client') })
+    this.#clients.push(client)
+    return client
+  }
+
+  /** A connection straight to a storage server, as any FastDFS client or as a proven role. */
+  async connect(storageId: number, role: 'anonymous' | 'client' | 'peer' = 'anonymous'): Promise<FrameClient> {
+    const { world, timers } = this.context
+    const { endpoint } = this.members.get(storageId)!.storage
+    const { sockets, clock } = world
+    const client = await FrameClient.connect(endpoint, { sockets, clock, timers, connectMs: 2_000, timeouts: TIMEOUTS })
+    this.#clients.push(client)
+    if (role !== 'anonymous') await authenticate(client, { role, key: roleKey(SECRET, role) }, world.random)
+    return client
+  }
+
+  async remove(): Promise<void> {
+    for (const client of this.#clients) await client.close()
+    for (const id of [...this.members.keys()]) await this.stopStorage(id)
+    await this.#tracker?.stop()
+    rmSync(this.#directory, { recursive: true, force: true })
+  }
+}
+
+function credentials(user: string) {
+  return { servers: [], user, password: '', inboxPrefix: `_INBOX_${user}` }
+}
