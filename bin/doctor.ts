@@ -95,8 +95,8 @@ export function examineStatus(status: ClusterStatus): Check[] {
     jetstream
       ? ok('JetStream is on')
       : warn('JetStream is off: binlog events are not kept for followers', 'enable it in nats-server.conf'),
-    checkRole(status, 'tracker', 'warn'),
-    checkRole(status, 'gateway', 'warn'),
+    checkRole(status, 'tracker'),
+    checkRole(status, 'gateway'),
   )
   if (storages.length === 0) checks.push(fail('there is no storage server', 'start one with `dfs storage`'))
   for (const view of storages) checks.push(checkStorage(view), ...checkStorePaths(view))
@@ -127,16 +127,13 @@ async function checkNatsProgram({ disk, processes }: World, isRunning: boolean):
 function checkRole({ roles }: ClusterStatus, wanted: string): Check {
   const found = roles.filter(({ role }) => role === wanted)
   const silent = found.filter(({ beatAgeMs }) => beatAgeMs > SILENT_MS)
-  if (found.length === 0)
-    return { level: otherwise, text: `there is no ${wanted}`, advice: `start one with \`dfs ${wanted}\`` }
+  if (found.length === 0) return warn(`no ${wanted} has been heard of`, `start one with \`dfs ${wanted}\``)
   if (silent.length === 0) return ok(`${wanted}: ${found.map(({ id }) => id).join(', ')}`)
   const age = formatSeconds(Math.max(...silent.map(({ beatAgeMs }) => beatAgeMs)) / 1000)
-  const text = `${wanted} ${silent.map(({ id }) => id).join(', ')} silent for ${age}`
-  return {
-    level: silent.length === found.length ? otherwise : 'warn',
-    text,
-    advice: 'see whether it runs, and its log',
-  }
+  return warn(
+    `${wanted} ${silent.map(({ id }) => id).join(', ')} silent for ${age}`,
+    'see whether it runs, and its log',
+  )
 }
 
 function checkStorage(view: StorageView): Check {

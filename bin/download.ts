@@ -5,9 +5,9 @@ import { type DownloadOptions, LocalError } from '../client/index.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import { realWorld } from '../runtime/real-world.ts'
 import { Timers } from '../runtime/timers.ts'
-import { DONE, printJson, printLine, UsageError } from './output.ts'
+import { DONE, OutputClosed, printJson, printLine, UsageError } from './output.ts'
 import { TransferProgress } from './progress.ts'
-import type { ClusterFlags, Session } from './session.ts'
+import { type ClusterFlags, retryNotes, type Session } from './session.ts'
 
 export interface DownloadFlags extends ClusterFlags {
   readonly output?: string
@@ -34,7 +34,14 @@ export async function download(session: Session, fileId: string, flags: Download
     output: process.stderr,
     quiet: flags.quiet === true,
   })
-  const options: DownloadOptions = { offset, length, signal, onProgress: progress.transfer() }
+  const note = (line: string) => progress.aside(() => flags.quiet || process.stderr.write(line))
+  const options: DownloadOptions = {
+    offset,
+    length,
+    signal,
+    onProgress: progress.transfer(),
+    onRetry: retryNotes(note)(fileId),
+  }
   let bytes: number
   try {
     if (toStdout) ({ bytes } = await client.downloadToStream(fileId, process.stdout, options))
@@ -42,7 +49,9 @@ export async function download(session: Session, fileId: string, flags: Download
     else ({ bytes } = await client.downloadToFile(fileId, path, { ...options, continue: flags.continue === true }))
   } catch (error) {
     // Whoever reads our output has seen enough.
-    if (toStdout && isBrokenPipe(error, signal)) return DONE
+    if (toStdout && isBrokenPipe(error)) return DONE
+    const partial = `${path}.part`
+    if (!direct && (await exists(partial))) note(`dfs: what has come is in ${partial}; --continue goes on from there\n`)
     throw error
   } finally {
     progress.stop()
@@ -83,8 +92,14 @@ async function writeDirectly(
   }
 }
 
-function isBrokenPipe(error: unknown, signal: AbortSignal): boolean {
-  const codeOf = (thrown: unknown) => (thrown as NodeJS.ErrnoException | undefined)?.code
-  if (error instanceof LocalError) return codeOf(error.cause) === 'EPIPE'
-  return signal.aborted && process.stdout.destroyed
+function exists(path: string): Promise<boolean> {
+  return fs.stat(path).then(
+    () => true,
+    () => false,
+  )
+}
+
+function isBrokenPipe(error: unknown): boolean {
+  if (error instanceof OutputClosed) return true
+  return error instanceof LocalError && (error.cause as NodeJS.ErrnoException | undefined)?.code === 'EPIPE'
 }

@@ -1,13 +1,14 @@
 /** `dfs info`. */
 import type { FileDetails } from '../client/index.ts'
 import { eachInOrder, formatBytes, printJson, printLine } from './output.ts'
-import type { ClusterFlags, Session } from './session.ts'
+import { type ClusterFlags, retryNotes, type Session } from './session.ts'
 
 export function info({ client, signal }: Session, fileIds: readonly string[], flags: ClusterFlags): Promise<number> {
+  const noteRetry = retryNotes(line => process.stderr.write(line))
   return eachInOrder(
     fileIds,
     { signal, nameOf: fileId => fileId },
-    fileId => client.info(fileId, { signal }),
+    fileId => client.info(fileId, { signal, onRetry: noteRetry(fileId) }),
     details => (flags.json ? printJson(details) : printLine(formatDetails(details))),
   )
 }

@@ -11,6 +11,7 @@ export const UNAVAILABLE = 4
 export const SOME_FAILED = 5
 /** What shells give a program that a signal ended, without the signal's number. */
 export const SIGNALLED = 128
+const SIGPIPE = 13
 
 /** Shown by `dfs --help`. */
 export const EXIT_CODES_HELP = `
@@ -32,6 +33,13 @@ export class Interrupted extends Error {
   constructor(message: string, exitCode: number) {
     super(message)
     this.exitCode = exitCode
+  }
+}
+
+/** Whoever read our standard output has gone. */
+export class OutputClosed extends Interrupted {
+  constructor() {
+    super('nobody reads the output any more', SIGNALLED + SIGPIPE)
   }
 }
 
@@ -185,9 +193,16 @@ const SYSTEM_MESSAGES = new Map(getSystemErrorMap().values())
 
 function reasonOf(error: unknown): string {
   if (!(error instanceof Error)) return String(error)
+  if (error instanceof DfsError)
+    return error.message === ERRORS[error.code].about ? asReason(error.message) : error.message
   if (!(error instanceof LocalError)) return error.message
   // What the system said about a file of the caller's is in the cause.
   const { errno, code } = (error.cause ?? {}) as { errno?: unknown; code?: unknown }
   const name = typeof errno === 'string' ? errno : code
   return typeof name === 'string' ? `${error.message}: ${SYSTEM_MESSAGES.get(name) ?? name}` : error.message
+}
+
+/** The table's sentence as a part of ours: `There is no such file: said ...` to `there is no such file`. */
+function asReason(sentence: string): string {
+  return sentence.charAt(0).toLowerCase() + sentence.slice(1).replace(/(:.*|\.)$/, '')
 }

@@ -63,17 +63,16 @@ export class TransferProgress {
     }
   }
 
-  /** Writes something else to the terminal that the bar is on. */
+  /** Writes something else to the terminal that the bar may be on; the bar comes again below it. */
   aside(write: () => void): void {
-    if (this.#bar !== undefined) this.#options.output.write('\r\x1b[K')
+    this.#clearBar()
     write()
   }
 
   /** Ends it; a bar vanishes. */
   stop(): void {
     this.#cancelTick?.()
-    this.#bar?.stop()
-    this.#bar = undefined
+    this.#clearBar()
   }
 
   #tick(): void {
@@ -100,8 +99,6 @@ export class TransferProgress {
           hasTotal ? `[${cliProgress.Format.BarFormat(progress, options)}] ${text}` : text,
         barsize: BAR_CHARACTERS,
         clearOnComplete: true,
-        // Results that are printed meanwhile take the bar's line.
-        forceRedraw: true,
         // Trims to the terminal's width, and changes no setting of the terminal that a crash would leave behind.
         linewrap: true,
       })
@@ -109,6 +106,12 @@ export class TransferProgress {
     }
     this.#bar.setTotal(totalBytes ?? 0)
     this.#bar.update(bytes, payload)
+  }
+
+  /** A bar ends by going back to where it began, so it must have ended before anything moves the cursor. */
+  #clearBar(): void {
+    this.#bar?.stop()
+    this.#bar = undefined
   }
 
   #text(bytes: number): string {

@@ -1,8 +1,10 @@
 /** What every command that talks to a cluster shares: how it finds the cluster, how Ctrl-C ends it, how it says good-bye. */
+import { setMaxListeners } from 'node:events'
 import { type Command, Option } from 'commander'
-import { type Client, connect } from '../client/index.ts'
+import { type Client, connect, type DfsError } from '../client/index.ts'
 import { SUBJECT_PREFIX } from '../protocol/message.ts'
-import { exitCodeOf, Interrupted, printError, SIGNALLED, USAGE } from './output.ts'
+import { realWorld } from '../runtime/real-world.ts'
+import { exitCodeOf, Interrupted, OutputClosed, printError, SIGNALLED, USAGE } from './output.ts'
 
 /** Flags that say which cluster is meant. */
 export interface ClusterFlags {
@@ -20,7 +22,11 @@ export interface Session {
   readonly signal: AbortSignal
 }
 
-const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15, SIGPIPE: 13 } as const
+/** What is mended within that, such as a server that restarts, needs no words; then they come now and then. */
+const RETRY_NOTE_AFTER_MS = 2_000
+const RETRY_NOTE_EVERY_MS = 10_000
+
+const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const
 
 /** Makes a command that talks to a cluster. */
 export function clusterCommand(program: Command, usage: string, about: string, examples: string): Command {
@@ -77,14 +83,27 @@ export async function withClient(
 /** Turns the signals that ask this program to end into one that its work can hear; the second time they end it. */
 export function interruptible(): { signal: AbortSignal } {
   const controller = new AbortController()
+  // Every transfer under way listens.
+  setMaxListeners(0, controller.signal)
   for (const name of ['SIGINT', 'SIGTERM'] as const) {
     process.once(name, () => controller.abort(new Interrupted('interrupted', SIGNALLED + SIGNAL_NUMBERS[name])))
   }
   process.stdout.on('error', error => {
     if ((error as NodeJS.ErrnoException).code !== 'EPIPE') printError('standard output', error)
-    controller.abort(new Interrupted('nobody reads the output any more', SIGNALLED + SIGNAL_NUMBERS.SIGPIPE))
+    controller.abort(new OutputClosed())
   })
   return { signal: controller.signal }
+}
+
+/** Makes what tells people that something is tried again, and why. */
+export function retryNotes(write: (line: string) => void): (what: string) => (error: DfsError) => void {
+  const { clock } = realWorld()
+  let nextMs = clock.monotonicMs() + RETRY_NOTE_AFTER_MS
+  return what => error => {
+    if (clock.monotonicMs() < nextMs) return
+    nextMs = clock.monotonicMs() + RETRY_NOTE_EVERY_MS
+    write(`dfs: ${what}: ${error.message} (${error.code}); trying again\n`)
+  }
 }
 
 function inGroup(flags: string, about: string): Option {

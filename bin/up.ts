@@ -1,5 +1,5 @@
 /** `dfs up`: a whole cluster on this machine, every part a supervised process of its own. */
-import { join, resolve } from 'node:path'
+import { basename, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { type Command, Option } from 'commander'
 import { connect } from '../client/connect.ts'
@@ -13,7 +13,7 @@ import { realWorld } from '../runtime/real-world.ts'
 import { credentialsPath, ensureSecrets } from '../runtime/secrets.ts'
 import { readText } from '../runtime/text-file.ts'
 import { Timers } from '../runtime/timers.ts'
-import { DiskError, type DiskLock } from '../runtime/world.ts'
+import type { DiskError, DiskLock } from '../runtime/world.ts'
 import { parseNumber, parseSize } from './sizes.ts'
 
 interface UpFlags {
@@ -56,7 +56,9 @@ export function addUpCommand(program: Command): void {
     .option('--advertise <host>', 'name or address that clients are told (default: the one bound)')
     .option('--reserved <size>', 'space on each store path that uploads never take', parseSize, 2 ** 30)
     .addOption(
-      new Option('--store-path-choice <how>', 'path for an upload').choices(['round_robin', 'most_free']).default('round_robin'),
+      new Option('--store-path-choice <how>', 'path for an upload')
+        .choices(['round_robin', 'most_free'])
+        .default('round_robin'),
     )
     .action(up)
 }
@@ -67,7 +69,7 @@ async function up(flags: UpFlags): Promise<void> {
   const timers = new Timers(world.clock)
   const environment = realEnvironment()
   const data = resolve(flags.data ?? join(environment.dfsHome, 'cluster'))
-  const advertise = flags.advertise ?? (flags.bind === '0.0.0.0' || flags.bind === '::' ? undefined : flags.bind)
+  const advertise = flags.advertise ?? (isEverywhere(flags.bind) ? undefined : flags.bind)
   if (advertise === undefined) throw new Error('--bind listens on every address: --advertise has to name one')
   await disk.makeDirectory(join(data, 'logs'))
   const lock = await lockData(data)
@@ -96,8 +98,13 @@ async function up(flags: UpFlags): Promise<void> {
     port: ports.storages[i]!,
     dataDir: join(data, `storage-${member.id}`),
   }))
-  const natsUrl = `nats://${flags.bind === '0.0.0.0' ? '127.0.0.1' : flags.bind}:${ports.nats}`
+  const natsUrl = `nats://${advertise}:${ports.nats}`
+  const natsUrls = [
+    ...new Set([`nats://${isEverywhere(flags.bind) ? '127.0.0.1' : flags.bind}:${ports.nats}`, natsUrl]),
+  ]
   let ready = false
+  /** The last write of the cluster file: restarts may come close together, and one writes at a time. */
+  let describing: Promise<void> = Promise.resolve()
 
   try {
     await startAll()
@@ -110,6 +117,7 @@ async function up(flags: UpFlags): Promise<void> {
   ready = true
   await describe()
   await pointToCluster(disk, environment, join(data, 'cluster.json'))
+  const dfs = commandName()
   process.stdout.write(`natsdfs is ready.
 
   NATS       ${natsUrl}   (credentials in ${join(data, 'credentials')})
@@ -117,15 +125,15 @@ async function up(flags: UpFlags): Promise<void> {
   data       ${data}
 
 Try:
-  dfs upload README.md
-  dfs status
+  ${dfs} upload README.md
+  ${dfs} status
   nats --server ${natsUrl} --user ops --password "$(node -p 'require("${credentialsPath(data, 'ops')}").password')" micro ls
 
 Ctrl-C ends it.
 `)
 
   async function startAll(): Promise<void> {
-    const secrets = await ensureSecrets(world, data, { groups, servers: [natsUrl] })
+    const secrets = await ensureSecrets(world, data, { groups, servers: natsUrls })
     const binary = await findNatsServer(disk, {
       configured: environment.natsServer,
       searchPath: environment.searchPath,
@@ -151,7 +159,9 @@ Ctrl-C ends it.
     const credentials = (user: string) => ['--credentials', credentialsPath(data, user)]
     const address = (port: number) => ['--bind', flags.bind, '--advertise', advertise!, '--port', String(port)]
     await Promise.all([
-      ...trackers.map(({ id, port }) => start(id, ['tracker', '--id', id, ...credentials('tracker'), ...address(port)])),
+      ...trackers.map(({ id, port }) =>
+        start(id, ['tracker', '--id', id, ...credentials('tracker'), ...address(port)]),
+      ),
       ...storages.map(({ id, group, port, dataDir }) =>
         start(`storage-${id}`, [
           ...['storage', '--id', String(id), '--group', group, '--data', dataDir],
@@ -187,7 +197,9 @@ Ctrl-C ends it.
         if (stopping !== undefined) return
         if (world.clock.monotonicMs() > endMs) {
           const reasons = status?.storages.map(({ report }) => `${report.storageId}: ${report.reason ?? report.status}`)
-          throw new Error(`the storage servers did not all become active (${reasons?.join('; ') ?? 'no tracker answers'})`)
+          throw new Error(
+            `the storage servers did not all become active (${reasons?.join('; ') ?? 'no tracker answers'})`,
+          )
         }
         await timers.sleep(JOIN_POLL_MS)
       }
@@ -211,7 +223,6 @@ Ctrl-C ends it.
       gateway: { pid: pidOf('gateway-1') },
       natsServer: { pid: nats?.status()?.pid ?? 0 },
     }
-    // One writer at a time: restarts may come close together.
     describing = describing
       .then(async () => {
         await writeClusterFile(disk, join(data, 'cluster.json'), cluster)
@@ -250,11 +261,14 @@ Ctrl-C ends it.
     const fixed = async (port: number, what: string) => {
       if (await isFree(sockets, flags.bind, port)) return port
       await lock.release()
-      throw new Error(`port ${port} for ${what} is taken: choose others with --port-base, or any free ones with --port-base 0`)
+      throw new Error(
+        `port ${port} for ${what} is taken: choose others with --port-base, or any free ones with --port-base 0`,
+      )
     }
     const row = async (count: number, first: number, what: string) => {
       const row: number[] = []
-      for (let i = 0; i < count; i++) row.push(portBase === 0 ? await any() : await fixed(first + i, `${what} ${i + 1}`))
+      for (let i = 0; i < count; i++)
+        row.push(portBase === 0 ? await any() : await fixed(first + i, `${what} ${i + 1}`))
       return row
     }
     // A system's own nats-server often has the usual port; ours then takes another, and clients read which.
@@ -264,7 +278,11 @@ Ctrl-C ends it.
       nats: base === 0 ? (usual ?? (await any())) : await fixed(base, 'nats-server'),
       monitor: base === 0 ? await any() : await fixed(base + MONITOR_OFFSET, "nats-server's monitoring"),
       trackers: await row(flags.trackers, portBase === undefined ? TRACKER_PORT : base + TRACKER_OFFSET, 'tracker'),
-      storages: await row(members.length, portBase === undefined ? STORAGE_PORT : base + STORAGE_OFFSET, 'storage server'),
+      storages: await row(
+        members.length,
+        portBase === undefined ? STORAGE_PORT : base + STORAGE_OFFSET,
+        'storage server',
+      ),
     }
   }
 
@@ -278,5 +296,13 @@ Ctrl-C ends it.
   }
 }
 
-/** The last write of the cluster file. */
-let describing: Promise<void> = Promise.resolve()
+/** Whether a host to listen on stands for all of a machine's addresses, and so for none to connect to. */
+function isEverywhere(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+/** How the user can call us again. */
+function commandName(): string {
+  const script = process.argv[1] ?? 'dfs'
+  return basename(script) === 'dfs' ? 'dfs' : `node ${relative(process.cwd(), script)}`
+}

@@ -1,12 +1,12 @@
 /** `dfs upload`. */
 import { type Dirent, promises as fs } from 'node:fs'
 import { join } from 'node:path'
-import { LocalError, type UploadInput, type UploadOptions } from '../client/index.ts'
+import { LocalError, type UploadInput } from '../client/index.ts'
 import { realWorld } from '../runtime/real-world.ts'
 import { Timers } from '../runtime/timers.ts'
 import { eachInOrder, printJson, printLine, UsageError } from './output.ts'
 import { TransferProgress } from './progress.ts'
-import type { ClusterFlags, Session } from './session.ts'
+import { type ClusterFlags, retryNotes, type Session } from './session.ts'
 
 export interface UploadFlags extends ClusterFlags {
   readonly recursive?: boolean
@@ -42,6 +42,7 @@ export async function upload(
     quiet: flags.quiet === true,
     totalBytes: totalOf(files),
   })
+  const noteRetry = retryNotes(line => progress.aside(() => flags.quiet || process.stderr.write(line)))
   try {
     return await eachInOrder(
       files,
@@ -49,7 +50,16 @@ export async function upload(
       async file => {
         if ('error' in file) throw file.error
         const input: UploadInput = file.path === STDIN ? process.stdin : file.path
-        return { path: file.path, ...(await client.upload(input, optionsOf(flags, signal, progress))) }
+        const { group, key, ext } = flags
+        const uploaded = await client.upload(input, {
+          group,
+          key,
+          extension: ext?.replace(/^\./, ''),
+          signal,
+          onProgress: progress.transfer(),
+          onRetry: noteRetry(file.path),
+        })
+        return { path: file.path, ...uploaded }
       },
       uploaded => (flags.json ? printJson(uploaded) : printLine(uploaded.fileId)),
     )
@@ -106,8 +116,4 @@ function totalOf(found: readonly FoundFile[]): number | undefined {
     sum += file.sizeBytes
   }
   return sum
-}
-
-function optionsOf({ group, key, ext }: UploadFlags, signal: AbortSignal, progress: TransferProgress): UploadOptions {
-  return { group, key, extension: ext?.replace(/^\./, ''), signal, onProgress: progress.transfer() }
 }

@@ -45,6 +45,8 @@ export interface Progress {
 
 export interface RequestOptions {
   readonly signal?: AbortSignal | undefined
+  /** Hears why an attempt failed that will be repeated: a cluster that is away is waited for, for a while. */
+  readonly onRetry?: ((error: DfsError) => void) | undefined
 }
 
 export interface TransferOptions extends RequestOptions {
@@ -348,12 +350,9 @@ export class Client {
     }
   }
 
-  #retry<T>(
-    options: { attemptsMax?: number; signal?: AbortSignal | undefined },
-    attempt: (count: number) => Promise<T>,
-  ) {
-    const { attemptsMax = ATTEMPTS_MAX, signal } = options
-    return retry({ timers: this.#timers, random: this.#world.random, attemptsMax, signal }, attempt)
+  #retry<T>(options: RequestOptions & { attemptsMax?: number }, attempt: (count: number) => Promise<T>) {
+    const { attemptsMax = ATTEMPTS_MAX, signal, onRetry } = options
+    return retry({ timers: this.#timers, random: this.#world.random, attemptsMax, signal, onRetry }, attempt)
   }
 }
 

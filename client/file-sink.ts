@@ -1,6 +1,6 @@
 /** A download into a file: it grows beside its name, and takes its name when it is whole and checked. */
 import { crc32 } from '@node-rs/crc32'
-import { DfsError } from '../protocol/errors.ts'
+import { DfsError, toDfsError } from '../protocol/errors.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import type { Client, TransferOptions } from './client.ts'
@@ -22,8 +22,11 @@ export async function writeFile(
     throw new LocalError(`${path} is not a regular file`, { cause: undefined })
   }
   const file = await openPartial(disk, partial, options.continue === true)
+  let bytes = 0
   try {
-    let { bytes, sum } = await sumOf(file, sizeBytes)
+    const there = await sumOf(file, sizeBytes)
+    let { sum } = there
+    bytes = there.bytes
     if (sizeBytes === undefined || bytes < sizeBytes) {
       const done = bytes
       const onProgress = (progress: { bytes: number; totalBytes: number | undefined }) =>
@@ -40,11 +43,14 @@ export async function writeFile(
       })
     }
     if (sizeBytes !== undefined && (bytes !== sizeBytes || sum !== expected)) {
-      await disk.remove(partial)
       throw new DfsError('digest_mismatch', `${fileId}: got ${bytes} bytes with CRC32 ${sum.toString(16)}`)
     }
     await disk.rename(partial, path)
     return { bytes }
+  } catch (error) {
+    // There is no going on from nothing, nor from other bytes than the file's.
+    if (bytes === 0 || toDfsError(error).code === 'digest_mismatch') await disk.remove(partial)
+    throw error
   } finally {
     await file.close()
   }

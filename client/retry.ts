@@ -15,6 +15,8 @@ export interface RetryOptions {
   readonly random: Random
   readonly attemptsMax: number
   readonly signal?: AbortSignal | undefined
+  /** Hears why an attempt failed that will be repeated. */
+  readonly onRetry?: ((error: DfsError) => void) | undefined
 }
 
 /** Runs `attempt` until it succeeds, fails for good, or has been tried often enough. Attempts count from 0. */
@@ -26,8 +28,11 @@ export async function retry<T>(options: RetryOptions, attempt: (count: number) =
     } catch (thrown) {
       options.signal?.throwIfAborted()
       const error: DfsError = toDfsError(thrown)
-      const attemptsMax = error.code === 'no_space' ? NO_SPACE_ATTEMPTS_MAX : options.attemptsMax
+      // Never more than the caller allows: a stream that has been sent once is empty the second time.
+      const codeMax = error.code === 'no_space' ? NO_SPACE_ATTEMPTS_MAX : Number.POSITIVE_INFINITY
+      const attemptsMax = Math.min(options.attemptsMax, codeMax)
       if (!error.retryable || thrown instanceof LocalError || count + 1 >= attemptsMax) throw thrown
+      options.onRetry?.(error)
       const pauseMs = Math.min(PAUSE_MS * 2 ** count, PAUSE_MS_MAX)
       await untilAborted(options.signal, options.timers.sleep(pauseMs / 2 + options.random.below(pauseMs)))
     }

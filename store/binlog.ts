@@ -8,7 +8,7 @@
  */
 import { type BinlogOp, type BinlogRecord, encodeRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import type { Clock, Disk, DiskFile } from '../runtime/world.ts'
+import { type Clock, type Disk, DiskError, type DiskFile } from '../runtime/world.ts'
 import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
 
 /** Records of one flush: 256 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
@@ -64,6 +64,7 @@ export class Binlog {
   #lastTimeMs: number
   #end: BinlogEnd
   #flushing: Promise<void> | undefined
+  #syncing = false
   #effects: Promise<void> = Promise.resolve()
   #failure: Error | undefined
 
@@ -142,7 +143,8 @@ export class Binlog {
       try {
         await this.#write(Buffer.from(lines.join(''), 'latin1'), batch[0]!.sequence)
       } catch (error) {
-        this.#fail(error as Error, batch)
+        if (await this.#undo(error, batch[0]!.sequence)) this.#reject(batch, new DfsError('no_space'))
+        else this.#fail(error as Error, batch)
         break
       }
       // Effects of one batch wait for those of the last: a removal must not overtake the rename it follows.
@@ -164,8 +166,23 @@ export class Binlog {
       await this.#disk.syncDirectory(this.#directory)
     }
     await this.#file.write([bytes], this.#fileBytes)
+    this.#syncing = true
     await this.#file.sync()
+    this.#syncing = false
     this.#fileBytes += bytes.length
+  }
+
+  /** A disk that was full before anything was synced has promised nothing: what was written of the batch is taken back. */
+  async #undo(error: unknown, firstSequence: number): Promise<boolean> {
+    if (this.#syncing || !isFull(error)) return false
+    try {
+      await this.#file?.truncate(this.#fileBytes)
+    } catch {
+      // Then the end of the file is not known any more, and nothing may be written after it.
+      return false
+    }
+    this.#lastSequence = firstSequence - 1
+    return true
   }
 
   async #takeEffect(batch: readonly Waiting[], records: readonly BinlogRecord[], lines: string[]): Promise<void> {
@@ -198,12 +215,21 @@ export class Binlog {
 
   #fail(error: Error, batch: readonly Waiting[]): void {
     this.#failure ??= error
-    for (const waiting of [...batch, ...this.#queue.splice(0)]) waiting.reject(readOnly(error))
+    this.#reject(batch, readOnly(error))
+  }
+
+  /** Those that wait behind a batch have names made of sequences that will not be theirs. */
+  #reject(batch: readonly Waiting[], error: DfsError): void {
+    for (const waiting of [...batch, ...this.#queue.splice(0)]) waiting.reject(error)
   }
 }
 
 function isDelete(op: BinlogOp): boolean {
   return op === 'D' || op === 'd'
+}
+
+function isFull(error: unknown): boolean {
+  return error instanceof DiskError && (error.errno === 'ENOSPC' || error.errno === 'EDQUOT')
 }
 
 function readOnly(cause: Error): DfsError {

@@ -14,21 +14,31 @@ export class IncomingFile {
   readonly token: string
   readonly #disk: Disk
   readonly #file: DiskFile
+  /** Counted as taken on the store path until its next measurement. */
+  #reservedBytes: number
   readonly #sums = new SidecarWriter()
   #sizeBytes = 0
   #crc32 = 0
   #open = true
 
-  private constructor(disk: Disk, storePath: StorePath, token: string, file: DiskFile) {
+  private constructor(disk: Disk, storePath: StorePath, token: string, file: DiskFile, expectedBytes: number) {
     this.#disk = disk
     this.storePath = storePath
     this.token = token
     this.#file = file
+    this.#reservedBytes = expectedBytes
+    storePath.reserve(expectedBytes)
   }
 
-  /** Makes the temporary file. */
-  static async create(disk: Disk, storePath: StorePath, token: string): Promise<IncomingFile> {
-    return new IncomingFile(disk, storePath, token, await disk.open(storePath.temporaryPath(token), 'create'))
+  /** Makes the temporary file. Room for the expected bytes has been found already; further ones need more. */
+  static async create(disk: Disk, storePath: StorePath, token: string, expectedBytes = 0): Promise<IncomingFile> {
+    return new IncomingFile(
+      disk,
+      storePath,
+      token,
+      await disk.open(storePath.temporaryPath(token), 'create'),
+      expectedBytes,
+    )
   }
 
   get sizeBytes(): number {
@@ -40,10 +50,18 @@ export class IncomingFile {
     return this.#crc32
   }
 
-  /** Writes the next block; all but the last must be full. The block may be reused when it resolves. */
+  /**
+   * Writes the next block; all but the last must be full. The block may be reused when it resolves. Rejects with
+   * `no_space` when bytes that nobody announced would take the path's reserve.
+   */
   async write(block: Buffer): Promise<void> {
     const offsetBytes = this.#sizeBytes
     this.#sizeBytes += block.length
+    if (this.#sizeBytes > this.#reservedBytes) {
+      this.storePath.reserve(block.length)
+      this.#reservedBytes += block.length
+      if (this.storePath.availableBytes === 0) throw new DfsError('no_space')
+    }
     const written = this.#file.write([block], offsetBytes)
     // The checksums are taken while the disk works.
     this.#crc32 = crc32(block, this.#crc32)
@@ -65,6 +83,8 @@ export class IncomingFile {
   /** Throws the file away; to be called whenever it was not committed. */
   async discard(): Promise<void> {
     await this.#close()
+    this.storePath.reserve(-this.#reservedBytes)
+    this.#reservedBytes = 0
     await this.#disk.remove(this.storePath.temporaryPath(this.token)).catch(ignoreMissing)
     await this.#disk.remove(sidecarPath(this.storePath.temporaryPath(this.token))).catch(ignoreMissing)
   }

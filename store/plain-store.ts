@@ -171,8 +171,7 @@ export class PlainStore implements Store {
   async receive(storePathIndex: number, expectedBytes: number): Promise<IncomingFile> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
     const path = this.#choosePath(storePathIndex, expectedBytes)
-    path.reserve(expectedBytes)
-    return this.#newFile(path)
+    return this.#newFile(path, expectedBytes)
   }
 
   async create(file: IncomingFile, upload: { extension: string; uploadId: string | undefined }): Promise<string> {
@@ -275,7 +274,7 @@ export class PlainStore implements Store {
     const path = file.storePath
     await this.#seal(file)
     const { token, sizeBytes, crc32 } = file
-    const record = await this.#binlog.append(({ sequence, timeMs }) => {
+    const appended = this.#binlog.append(({ sequence, timeMs }) => {
       const name = encodeFileName({
         storePathIndex: path.index,
         directoryIndex: directoryIndexOf(sequence, sizeBytes),
@@ -296,7 +295,13 @@ export class PlainStore implements Store {
         effect: () => this.#guard(path, () => placeFile(this.#world.disk, path, token, name)),
       }
     })
-    return record.name
+    try {
+      return (await appended).name
+    } catch (error) {
+      // A record that the disk had no room for is nowhere; any other failure may have left it behind, and its file too.
+      if (error instanceof DfsError && error.code === 'no_space') await file.discard()
+      throw error
+    }
   }
 
   /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */
@@ -358,9 +363,9 @@ export class PlainStore implements Store {
     }
   }
 
-  #newFile(path: StorePath): Promise<IncomingFile> {
+  #newFile(path: StorePath, expectedBytes: number): Promise<IncomingFile> {
     const token = `${this.#identity.bootCount}n${this.#tokens++}`
-    return this.#guard(path, () => IncomingFile.create(this.#world.disk, path, token))
+    return this.#guard(path, () => IncomingFile.create(this.#world.disk, path, token, expectedBytes))
   }
 
   #choosePath(storePathIndex: number, expectedBytes: number): StorePath {

@@ -141,7 +141,7 @@ export class StorePath {
     return Math.max(0, this.#space.freeBytes - this.reservedBytes)
   }
 
-  /** Counts bytes that are about to be written, until the next measurement sees them. */
+  /** Counts bytes that are about to be written, or will not be after all, until the next measurement sees the truth. */
   reserve(bytes: number): void {
     this.#space = { ...this.#space, freeBytes: this.#space.freeBytes - bytes }
   }

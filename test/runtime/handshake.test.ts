@@ -88,7 +88,7 @@ describe('the handshake', () => {
 
   it('refuses a proof that was good once on the same connection', async () => {
     const raw = await harness.connect()
-    let prove = Buffer.alloc(0)
+    let prove: Uint8Array = Buffer.alloc(0)
     const { client, remove } = await relay(async (request, command) => {
       if (command === COMMANDS.prove) prove = request
       raw.send(request)

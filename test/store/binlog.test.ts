@@ -223,6 +223,26 @@ describe('binlog', () => {
     expect(await linesOnDisk()).to.have.length(2)
   })
 
+  it('refuses a flush that the disk has no room for, takes it back, and goes on when there is room', async () => {
+    await append('C', 'before')
+    disk.fail({ action: 'write', path: /binlog/ }, 'ENOSPC', { keptBytes: 20 })
+    const refused = [append('C', 'a'), append('C', 'b')]
+    for (const append of refused) expect(await rejection(append)).to.include({ code: 'no_space' })
+    expect(binlog.failure).to.equal(undefined)
+    const { sequence } = await append('C', 'after')
+    expect(sequence).to.equal(2)
+    const records = (await linesOnDisk()).map(decodeRecord)
+    expect(records.map(record => record?.name)).to.deep.equal(['before', 'after'])
+    expect(done).to.deep.equal(['C before', 'C after'])
+  })
+
+  it('trusts nothing any more when a sync fails for want of room', async () => {
+    await append('C', 'before')
+    disk.fail({ action: 'sync', path: /binlog/ }, 'ENOSPC')
+    expect(await rejection(append('C', 'a'))).to.include({ code: 'unavailable' })
+    expect(binlog.failure).to.not.equal(undefined)
+  })
+
   it('closes after everything that was appended, and takes nothing afterwards', async () => {
     const appended = append('C', 'a', turn as () => Promise<void>)
     await binlog.close()
