@@ -74,9 +74,9 @@ export async function withClient(
     printError(what, error)
     code = exitCodeOf(error)
   }
-  // What an interrupted transfer left under way may wait for a server that never answers.
-  if (signal.aborted) process.exit(code)
-  await client?.close()
+  // What an interrupted transfer, or a failed attempt to connect, left under way may wait for ever.
+  if (signal.aborted || client === undefined) process.exit(code)
+  await client.close()
   process.exitCode = code
 }
 

@@ -36,9 +36,9 @@ export const COMMANDS = {
   uploadStream: 203,
   /** Private: bytes of an `uploadStream`. */
   data: 204,
-  /** Private, peers only: asks how far a source's records have been applied; source id 4. */
+  /** Private, peers only: asks how far a source's records have been applied; see sync-bodies.ts. */
   syncPosition: 205,
-  /** Private, peers only: one record of the source's binlog; line length 2, line, then the file if it has one. */
+  /** Private, peers only: one record of the source's binlog, and its file; see sync-bodies.ts. */
   syncRecord: 206,
 } as const
 

@@ -1,8 +1,8 @@
 /** Serves a defined request on the bus: decodes and checks at the door, encodes the answer in kind. */
 import { CONTENT_TYPES, type Encoding, encode } from '../protocol/codec.ts'
-import { ERRORS, errorBody, toDfsError } from '../protocol/errors.ts'
+import { DfsError, ERRORS, errorBody, toDfsError } from '../protocol/errors.ts'
 import { admit, type ReplyOf, type RequestDefinition, type RequestOf } from '../protocol/message.ts'
-import type { BusHeaders } from './bus.ts'
+import { BusError, type BusHeaders } from './bus.ts'
 import type { Log } from './log.ts'
 import type { MicroRequest, MicroService } from './micro-service.ts'
 
@@ -21,11 +21,20 @@ export function serve<D extends RequestDefinition>(
       const admitted = admit(definition.request, request.message.payload)
       encoding = admitted.encoding
       const reply = await handle(admitted.value as RequestOf<D>)
-      request.respond(encode(reply as object, encoding), contentType(encoding))
+      respond(request, encode(reply as object, encoding), encoding)
     } catch (error) {
       failRequest(request, error, encoding, log)
     }
   })
+}
+
+function respond(request: MicroRequest, payload: Uint8Array, encoding: Encoding): void {
+  try {
+    request.respond(payload, contentType(encoding))
+  } catch (cause) {
+    if (!(cause instanceof BusError) || cause.code !== 'too_large') throw cause
+    throw new DfsError('too_large', `the answer has ${payload.length} bytes, more than one message takes`, { cause })
+  }
 }
 
 /** Answers with an error: the two micro-service headers, and the body in the caller's encoding. */

@@ -44,6 +44,7 @@ export class FramePool {
         return client
       } finally {
         server.opening.splice(server.opening.indexOf(opening), 1)
+        if (server.open.length === 0 && server.opening.length === 0) this.#servers.delete(key)
       }
     }
     const least = server.open.toSorted((a, b) => a.outstanding - b.outstanding)[0]
@@ -66,7 +67,10 @@ export class FramePool {
       client.close()
       throw error
     }
-    if (this.#closed) client.close()
+    if (this.#closed) {
+      client.close()
+      throw new DfsError('unavailable', 'the pool is closed')
+    }
     this.#cancelSweep ??= this.#options.timers.set(SWEEP_MS, () => this.#sweep())
     return client
   }

@@ -11,11 +11,14 @@
  * the cluster secret; the clients' key is derived from it, so that a client can never speak as a peer.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto'
-import { DfsError } from '../protocol/errors.ts'
+import { DfsError, ERRORS } from '../protocol/errors.ts'
 import { COMMANDS } from '../protocol/frame.ts'
 import type { FrameClient } from './frame-client.ts'
 import type { ConnectionRole, FrameReply, FrameRequest } from './frame-server.ts'
 import type { Random } from './world.ts'
+
+/** Whoever fails to prove itself gets no second guess on this connection. */
+const REFUSED: FrameReply = { status: ERRORS.unauthorized.errno, close: true }
 
 const NONCE_BYTES = 32
 const PROOF_BYTES = 32
@@ -63,8 +66,8 @@ export class Gatekeeper {
   async verify(request: FrameRequest): Promise<FrameReply> {
     const expected = this.#expected.get(request.connection)
     this.#expected.delete(request.connection)
-    if (expected === undefined || request.lengthBytes !== PROOF_BYTES) throw new DfsError('unauthorized')
-    if (!timingSafeEqual(await request.body.bytes(PROOF_BYTES), expected.proof)) throw new DfsError('unauthorized')
+    if (expected === undefined || request.lengthBytes !== PROOF_BYTES) return REFUSED
+    if (!timingSafeEqual(await request.body.bytes(PROOF_BYTES), expected.proof)) return REFUSED
     request.connection.role = expected.role
     return { status: 0 }
   }

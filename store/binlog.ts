@@ -11,7 +11,7 @@ import { DfsError } from '../protocol/errors.ts'
 import { type Clock, type Disk, DiskError, type DiskFile } from '../runtime/world.ts'
 import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
 
-/** Records of one flush: 256 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
+/** Records of one flush: 512 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
 const BATCH_RECORDS_MAX = 1024
 
 /** What the caller says of a record; the binlog gives it its place. */
@@ -163,8 +163,9 @@ export class Binlog {
     if (this.#file === undefined) {
       this.#file = await this.#disk.open(binlogPath(this.#directory, this.epoch, firstSequence), 'create')
       this.#fileBytes = 0
-      await this.#disk.syncDirectory(this.#directory)
     }
+    // Not only of a new file: the one before may have failed at this very sync.
+    if (this.#fileBytes === 0) await this.#disk.syncDirectory(this.#directory)
     await this.#file.write([bytes], this.#fileBytes)
     this.#syncing = true
     await this.#file.sync()

@@ -1,6 +1,6 @@
 /** The store in which every file is a file of its own. */
 import { join } from 'node:path'
-import type { BinlogPosition } from '../protocol/binlog-record.ts'
+import type { BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
 import { isAfter } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, encodeFileName, type FileNameParts, STORAGE_ID_MAX } from '../protocol/file-id.ts'
@@ -295,13 +295,7 @@ export class PlainStore implements Store {
         effect: () => this.#guard(path, () => placeFile(this.#world.disk, path, token, name)),
       }
     })
-    try {
-      return (await appended).name
-    } catch (error) {
-      // A record that the disk had no room for is nowhere; any other failure may have left it behind, and its file too.
-      if (error instanceof DfsError && error.code === 'no_space') await file.discard()
-      throw error
-    }
+    return (await discardIfNowhere(file, appended)).name
   }
 
   /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */
@@ -325,7 +319,7 @@ export class PlainStore implements Store {
       if (!isCreate) await this.#remove(path, name)
       else if (token !== undefined) await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
     }
-    const appended = this.#binlog.append(() => ({
+    const recorded = this.#binlog.append(() => ({
       op: isCreate ? 'c' : 'd',
       name,
       token,
@@ -334,6 +328,7 @@ export class PlainStore implements Store {
       timeMs,
       effect,
     }))
+    const appended = discardIfNowhere(file, recorded)
     // A position says that everything before it is here too. Effects of one flush end in any order, and one may fail:
     // the position moves in the order of the source, and never past a record that is to be shipped again.
     const done = Promise.all([last.done, appended]).then(() => {
@@ -433,6 +428,16 @@ export class PlainStore implements Store {
     }
     await writeCheckpoint(this.#world.disk, this.#options.dataDirectory, checkpoint)
     this.#checkpointed = sequence
+  }
+}
+
+/** A record that the disk had no room for is nowhere; any other failure may have left it behind, and its file too. */
+async function discardIfNowhere(file: IncomingFile | undefined, appended: Promise<BinlogRecord>) {
+  try {
+    return await appended
+  } catch (error) {
+    if (error instanceof DfsError && error.code === 'no_space') await file?.discard()
+    throw error
   }
 }
 

@@ -79,11 +79,15 @@ export class RunningCluster {
     return connect({ clusterFile: this.portsFile })
   }
 
+  /** Where a file lies, or would, on the disk of a storage server. */
+  pathOnDisk(storageId: number, fileId: string): string {
+    const { directory, baseName } = decodeFileName(parseFileId(fileId).name)
+    return join(this.data, `storage-${storageId}`, 'store', 'data', directory, baseName)
+  }
+
   /** A file as one storage server has it on its disk; undefined if it has not. */
   readFromDisk(storageId: number, fileId: string): Buffer | undefined {
-    const storage = this.ports.storages.find(({ id }) => id === storageId)
-    const { directory, baseName } = decodeFileName(parseFileId(fileId).name)
-    const path = join(storage?.dataDir ?? '', 'store', 'data', directory, baseName)
+    const path = this.pathOnDisk(storageId, fileId)
     return existsSync(path) ? readFileSync(path) : undefined
   }
 

@@ -8,6 +8,7 @@ const VIRTUAL_NODES = 128
 export interface HashRing {
   readonly points: Uint32Array
   readonly groups: readonly string[]
+  readonly groupCount: number
 }
 
 /** Builds the ring of a set of groups; their order does not matter. */
@@ -15,7 +16,11 @@ export function makeRing(groups: readonly string[]): HashRing {
   const nodes = groups
     .flatMap(group => Array.from({ length: VIRTUAL_NODES }, (_, i) => ({ point: hash(`${group}#${i}`), group })))
     .sort((a, b) => a.point - b.point || (a.group < b.group ? -1 : 1))
-  return { points: Uint32Array.from(nodes, node => node.point), groups: nodes.map(node => node.group) }
+  return {
+    points: Uint32Array.from(nodes, node => node.point),
+    groups: nodes.map(node => node.group),
+    groupCount: new Set(groups).size,
+  }
 }
 
 /** The groups for a key in the order of preference: each group once, walking the ring from the key. */
@@ -29,7 +34,7 @@ export function groupsFor(ring: HashRing, key: string): string[] {
     else high = middle
   }
   const order = new Set<string>()
-  for (let i = 0; i < ring.groups.length; i++) order.add(ring.groups[(low + i) % ring.groups.length]!)
+  for (let i = 0; order.size < ring.groupCount; i++) order.add(ring.groups[(low + i) % ring.groups.length]!)
   return [...order]
 }
 

@@ -3,7 +3,7 @@ import type { ErrorCode } from '../../protocol/errors.ts'
 import { STORE_PATH_ANY } from '../../protocol/storage-messages.ts'
 import type { ServerAddress } from '../../protocol/tracker-messages.ts'
 import { groupsFor, type HashRing } from './consistent-hash.ts'
-import { addressOf, availableBytes, type Groups, groupAvailableBytes, isWritable, type StorageEntry } from './view.ts'
+import { addressOf, availableOn, type Groups, groupAvailableBytes, isWritable, type StorageEntry } from './view.ts'
 
 /** How a tracker chooses; FastDFS's `store_lookup`, `store_server` and `store_path`. */
 export interface PlacementPolicy {
@@ -16,8 +16,8 @@ export interface PlacementPolicy {
 /** Whose turn it is, for what goes round. */
 export interface Turns {
   readonly group: number
-  readonly server: number
-  readonly path: number
+  /** Of each group on its own: turns counted together would fall into step, and some server never come first. */
+  readonly inGroup: ReadonlyMap<string, number>
 }
 
 export interface Placement {
@@ -52,12 +52,20 @@ export function place(
     )
     return { code: online ? 'no_space' : 'no_storage' }
   }
-  const servers = orderServers(groups.get(group)!.filter(isWritable), policy, turns)
+  const turn = turns.inGroup.get(group) ?? 0
+  const writable = groups.get(group)!.filter(isWritable)
+  const servers = orderServers(writable, policy, turn)
+  // When all servers have had their turn, it is the next path's of each.
+  const pathTurn = policy.server === 'round_robin' ? Math.floor(turn / writable.length) : turn
+  const goesRound = request.group === undefined && request.key === undefined
   return {
     group,
     servers: servers.map(addressOf),
-    storePathIndex: choosePath(servers[0]!, policy, turns),
-    turns: { group: turns.group + 1, server: turns.server + 1, path: turns.path + 1 },
+    storePathIndex: choosePath(servers[0]!, policy, pathTurn),
+    turns: {
+      group: goesRound ? turns.group + 1 : turns.group,
+      inGroup: new Map(turns.inGroup).set(group, turn + 1),
+    },
   }
 }
 
@@ -80,11 +88,11 @@ function groupCandidates(
 function orderServers(
   writable: readonly StorageEntry[],
   policy: PlacementPolicy,
-  turns: Turns,
+  turn: number,
 ): readonly StorageEntry[] {
   switch (policy.server) {
     case 'round_robin':
-      return rotate(writable, turns.server)
+      return rotate(writable, turn)
     case 'by_address':
       return [...writable].sort((a, b) => compareText(a.report.ip, b.report.ip) || a.report.port - b.report.port)
     case 'by_priority':
@@ -92,12 +100,12 @@ function orderServers(
   }
 }
 
-function choosePath(server: StorageEntry, policy: PlacementPolicy, turns: Turns): number {
-  const paths = server.report.storePaths.filter(path => path.writable && path.freeBytes > path.reservedBytes)
+function choosePath(server: StorageEntry, policy: PlacementPolicy, turn: number): number {
+  const paths = server.report.storePaths.filter(path => availableOn(path) > 0)
   const first = paths[0]
-  if (first === undefined || availableBytes(server) === 0) return STORE_PATH_ANY
-  if (policy.path === 'round_robin') return paths[turns.path % paths.length]!.index
-  return paths.reduce((best, path) => (path.freeBytes > best.freeBytes ? path : best), first).index
+  if (first === undefined) return STORE_PATH_ANY
+  if (policy.path === 'round_robin') return paths[turn % paths.length]!.index
+  return paths.reduce((best, path) => (availableOn(path) > availableOn(best) ? path : best), first).index
 }
 
 /** The same items, beginning with the one whose turn it is. */

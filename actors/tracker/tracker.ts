@@ -38,6 +38,12 @@ export const TRACKER_TICK_MS = 1_000
 /** How long a placement may be used without asking again: long enough to matter, short enough to go round. */
 const LEASE_MS = 1_000
 
+/**
+ * A tracker that has been silent for so long no longer speaks for all. Sooner than a storage server counts as offline:
+ * when a machine dies with both, somebody is left to tell. An event told twice does no harm.
+ */
+const UNSPOKEN_AFTER_MS = OFFLINE_AFTER_MS / 2
+
 /** Roles that have been silent for so long are forgotten; storage servers never are, they hold files. */
 const ROLE_FORGOTTEN_MS = 60_000
 
@@ -90,14 +96,16 @@ export function trackerBehaviour(config: TrackerConfig) {
     init: (nowMs: number): TrackerStep => [emptyState(nowMs), [{ do: 'beat' }, TICK]],
     step: (state: TrackerState, message: TrackerMessage, nowMs: number): TrackerStep => {
       const [next, effects] = step(config, state, message, nowMs)
-      return [next, speaksForAll(config, state) ? effects : effects.filter(effect => effect.do !== 'event')]
+      return [next, speaksForAll(config, state, nowMs) ? effects : effects.filter(effect => effect.do !== 'event')]
     },
   }
 }
 
-/** All trackers see the same; the one with the first id tells the world. */
-function speaksForAll(config: TrackerConfig, state: TrackerState): boolean {
-  return [...state.roles.values()].every(({ role, id }) => role !== 'tracker' || id >= config.trackerId)
+/** All trackers see the same; of those that are there, the one with the first id tells the world. */
+function speaksForAll(config: TrackerConfig, state: TrackerState, nowMs: number): boolean {
+  return [...state.roles.values()].every(
+    ({ role, id, heardMs }) => role !== 'tracker' || id >= config.trackerId || nowMs - heardMs > UNSPOKEN_AFTER_MS,
+  )
 }
 
 function emptyState(nowMs: number): TrackerState {
@@ -105,7 +113,7 @@ function emptyState(nowMs: number): TrackerState {
     groups: new Map(),
     ring: makeRing([]),
     roles: new Map(),
-    turns: { group: 0, server: 0, path: 0, fetch: 0 },
+    turns: { group: 0, inGroup: new Map(), fetch: 0 },
     heardMs: nowMs,
     listeningSinceMs: nowMs,
     stale: false,
@@ -120,7 +128,8 @@ function step(config: TrackerConfig, state: TrackerState, message: TrackerMessag
     case 'natsConnected': {
       const { jetstream, serverVersion } = message
       const ensured = jetstream ? [...state.groups.keys()].map(group => ({ do: 'ensureStream', group }) as const) : []
-      return [{ ...state, nats: { jetstream, serverVersion } }, ensured]
+      // What was said while we were not connected, nobody is blamed for.
+      return [{ ...state, nats: { jetstream, serverVersion }, listeningSinceMs: nowMs }, ensured]
     }
     case 'beat':
       return welcome(config, state, message, admitBeat(state.groups, message.report), nowMs)

@@ -1,6 +1,11 @@
 /** What a tracker knows: every storage server by its last report, and who else is there. Never a file. */
 import type { FileNameParts } from '../../protocol/file-id.ts'
-import type { Peer, StorageReport } from '../../protocol/storage-messages.ts'
+import {
+  GROUP_MEMBERS_MAX,
+  type Peer,
+  type StorageReport,
+  type StorePathReport,
+} from '../../protocol/storage-messages.ts'
 import type { GroupView, ServerAddress, StorageView } from '../../protocol/tracker-messages.ts'
 
 /** Silent for so long, a server counts as offline: four beats. */
@@ -62,12 +67,14 @@ export function isReadable(entry: StorageEntry): boolean {
   return entry.online && (status === 'active' || status === 'readonly' || status === 'draining')
 }
 
-/** Room for uploads on a member, above what its paths reserve. */
+/** Room for uploads on a store path, above what it reserves. */
+export function availableOn(path: StorePathReport): number {
+  return path.writable ? Math.max(0, path.freeBytes - path.reservedBytes) : 0
+}
+
+/** Room for uploads on a member. */
 export function availableBytes(entry: StorageEntry): number {
-  return entry.report.storePaths.reduce(
-    (sum, path) => sum + (path.writable ? Math.max(0, path.freeBytes - path.reservedBytes) : 0),
-    0,
-  )
+  return sum(entry.report.storePaths.map(availableOn))
 }
 
 /** Room for uploads in a group: every file goes to all members, so the fullest one decides. */
@@ -89,9 +96,11 @@ export function addressOf({ report }: StorageEntry): ServerAddress {
   return { storageId, host, ip, port }
 }
 
+/** The other members of a group; of one that is larger than allowed, as many as a Welcome can name. */
 export function peersOf(groups: Groups, report: StorageReport): Peer[] {
   return (groups.get(report.group) ?? [])
     .filter(member => member.report.storageId !== report.storageId)
+    .slice(0, GROUP_MEMBERS_MAX - 1)
     .map(({ report: { storageId, host, ip, port, epoch, status }, online }) => ({
       storageId,
       host,

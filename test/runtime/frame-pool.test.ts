@@ -89,6 +89,7 @@ describe('a frame pool', () => {
     const pool = poolOf()
     const clients = await Promise.all(Array.from({ length: 20 }, () => pool.connection(harness.endpoint)))
     expect(new Set(clients).size).equal(2)
+    await Promise.all(clients.map(client => client.request(ECHO, EMPTY)))
     expect(harness.accepted).length(2)
   })
 

@@ -236,6 +236,24 @@ describe('binlog', () => {
     expect(done).to.deep.equal(['C before', 'C after'])
   })
 
+  it('does not count on the entry of a new file whose sync failed for want of room', async () => {
+    disk.fail({ action: 'syncDirectory' }, 'ENOSPC')
+    expect(await rejection(append('C', 'a'))).to.include({ code: 'no_space' })
+    await append('C', 'b')
+    const synced = disk.find('end', { action: 'syncDirectory' })
+    expect(synced).to.be.within(0, disk.find('begin', { action: 'write' }))
+    expect((await linesOnDisk()).map(line => decodeRecord(line)?.sequence)).to.deep.equal([1])
+  })
+
+  it('begins its next file when there is room again for one', async () => {
+    binlog = open(100)
+    await append('C', 'x'.repeat(90))
+    disk.fail({ action: 'open', mode: 'create' }, 'ENOSPC')
+    expect(await rejection(append('C', 'y'.repeat(90)))).to.include({ code: 'no_space' })
+    expect((await append('C', 'z'.repeat(90))).sequence).to.equal(2)
+    expect((await linesOnDisk()).map(line => decodeRecord(line)?.name[0])).to.deep.equal(['x', 'z'])
+  })
+
   it('trusts nothing any more when a sync fails for want of room', async () => {
     await append('C', 'before')
     disk.fail({ action: 'sync', path: /binlog/ }, 'ENOSPC')

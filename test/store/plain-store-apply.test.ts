@@ -207,6 +207,20 @@ describe('record of a peer', () => {
     for (const [i, name] of names.entries()) expect(await download(again.store, name)).to.deep.equal(contentOf(10, i))
   })
 
+  it('that the disk has no room for keeps nothing, and is applied when there is room', async () => {
+    for (let i = 0; i < 3; i++) await upload(source, contentOf(10, i))
+    const all = await shipments()
+    const files = await receiveAll(all)
+    peer.disk.fail({ action: 'write', path: /binlog/ }, 'ENOSPC', { keptBytes: 20 })
+    const outcomes = await Promise.allSettled(all.map(({ shipped }, i) => peer.store.apply(shipped, files[i])))
+    expect(outcomes.map(outcome => outcome.status)).to.deep.equal(['rejected', 'rejected', 'rejected'])
+    expect(await temporaries()).to.deep.equal([])
+    expect(positionOf(peer.store)).to.equal(undefined)
+    for (const shipment of all) await apply(shipment)
+    expect(positionOf(peer.store)).to.equal(3)
+    expect(peer.store.end.sequence).to.equal(3)
+  })
+
   it('of a file that is gone already moves the position only', async () => {
     const name = await upload(source, contentOf(10))
     await source.delete(name)

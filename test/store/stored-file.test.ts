@@ -122,6 +122,12 @@ describe('file on its way in and back', () => {
       await truncate(path, 0)
       for (const block of await blocksOf(path, content)) expect(block).to.equal('corrupt')
     }
+    // The CRC32 of these four bytes is that of none.
+    const content = Buffer.from('9d0ad96d', 'hex')
+    const path = await store(content, 'zero')
+    expect(await blocksOf(path, content)).to.deep.equal([content])
+    await truncate(path, 0)
+    expect(await blocksOf(path, content)).to.deep.equal(['corrupt'])
   })
 
   it('has checks beyond the first read of its sidecar, and forwards and backwards', async () => {
