@@ -72,7 +72,8 @@ export function exitCodeOfAll(codes: readonly number[]): number {
 /** `dfs: <what>: <reason> (<code>; trying again may help)`; `what` is left out where the reason names it. */
 export function errorLine(what: string, error: unknown): string {
   const reason = reasonOf(error)
-  const subject = what === '' || reason.includes(what) ? '' : `${what}: `
+  const isNamed = what === '' || (error instanceof LocalError && reason.includes(what))
+  const subject = isNamed ? '' : `${what}: `
   const hint = error instanceof DfsError ? ` (${error.code}${error.retryable ? '; trying again may help' : ''})` : ''
   return `dfs: ${subject}${reason}${hint}`
 }

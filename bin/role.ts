@@ -28,7 +28,10 @@ export interface PortFlags extends RoleFlags {
 
 export function addRoleFlags(command: Command): Command {
   return command
-    .requiredOption('--credentials <file>', "this role's NATS credentials, as `dfs up` makes them in <data>/credentials")
+    .requiredOption(
+      '--credentials <file>',
+      "this role's NATS credentials, as `dfs up` makes them in <data>/credentials",
+    )
     .option('--prefix <token>', 'first token of every subject', SUBJECT_PREFIX)
     .addOption(new Option('--supervised', 'end when stdin closes').hideHelp())
 }

@@ -4,8 +4,8 @@ import { type Command, Option } from 'commander'
 import { startStorage } from '../actors/storage/start-storage.ts'
 import { startSync } from '../actors/sync/start-sync.ts'
 import { STORAGE_ID_MAX } from '../protocol/file-id.ts'
-import { readCredentials } from '../runtime/secrets.ts'
 import type { RunningRole } from '../runtime/role.ts'
+import { readCredentials } from '../runtime/secrets.ts'
 import { addPortFlags, advertised, type PortFlags, runRole } from './role.ts'
 import { parseNumber, parseSize } from './sizes.ts'
 
@@ -30,7 +30,9 @@ export function addStorageCommand(program: Command): void {
     .option('--id <n>', 'its storage id (default: the one it has, or a random one)', parseNumber(1, STORAGE_ID_MAX))
     .option('--store-path <dir...>', 'store paths, the first is M00 (default: one inside the data directory)', [])
     .addOption(
-      new Option('--store-path-choice <how>', 'path for an upload').choices(['round_robin', 'most_free']).default('round_robin'),
+      new Option('--store-path-choice <how>', 'path for an upload')
+        .choices(['round_robin', 'most_free'])
+        .default('round_robin'),
     )
     .option('--reserved <size>', 'space on each store path that uploads never take', parseSize, 2 ** 30)
     .option('--upload-priority <n>', 'lower is preferred, where trackers choose by priority', parseNumber(0, 1000), 10)
@@ -62,6 +64,7 @@ export function addStorageCommand(program: Command): void {
           blocks,
           pool,
           onPeers: listener => storage.onPeers(listener),
+          onEpochTooOld: epochMin => storage.epochTooOld(epochMin),
         },
       )
       // Sync reads the store, so it ends first, whoever asked for the end.
@@ -77,7 +80,10 @@ export function addStorageCommand(program: Command): void {
         },
       }
       const { port } = storage.endpoint
-      return { role, report: { id: storage.storageId, group: flags.group, host: advertised(flags), port, dataDir: dataDirectory } }
+      return {
+        role,
+        report: { id: storage.storageId, group: flags.group, host: advertised(flags), port, dataDir: dataDirectory },
+      }
     }),
   )
 }

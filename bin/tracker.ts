@@ -16,11 +16,19 @@ export function addTrackerCommand(program: Command): void {
     .command('tracker')
     .description('run one tracker')
     .option('--id <token>', 'its name among the trackers', 'tracker-1')
-    .option('--store-lookup <how>', 'group for an upload: round_robin, most_free, or the name of a group', 'round_robin')
-    .addOption(
-      new Option('--store-server <how>', 'server in the group').choices(['round_robin', 'by_address', 'by_priority']).default('round_robin'),
+    .option(
+      '--store-lookup <how>',
+      'group for an upload: round_robin, most_free, or the name of a group',
+      'round_robin',
     )
-    .addOption(new Option('--store-path <how>', 'store path').choices(['round_robin', 'most_free']).default('round_robin'))
+    .addOption(
+      new Option('--store-server <how>', 'server in the group')
+        .choices(['round_robin', 'by_address', 'by_priority'])
+        .default('round_robin'),
+    )
+    .addOption(
+      new Option('--store-path <how>', 'store path').choices(['round_robin', 'most_free']).default('round_robin'),
+    )
   addPortFlags(command, 22122).action((flags: TrackerFlags) => {
     const { storeLookup } = flags
     const isPolicy = storeLookup === 'round_robin' || storeLookup === 'most_free'
@@ -30,7 +38,11 @@ export function addTrackerCommand(program: Command): void {
         credentials: await readCredentials(context.world.disk, flags.credentials),
         bind: { host: flags.bind, port: flags.port },
         advertiseHost: advertised(flags),
-        policy: { group: isPolicy ? storeLookup : { named: storeLookup }, server: flags.storeServer, path: flags.storePath },
+        policy: {
+          group: isPolicy ? storeLookup : { named: storeLookup },
+          server: flags.storeServer,
+          path: flags.storePath,
+        },
       })
       return { role, report: { id: flags.id, host: advertised(flags), port: role.endpoint.port } }
     })

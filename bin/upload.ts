@@ -83,7 +83,7 @@ async function* findBelow(path: string, recursive: boolean): AsyncGenerator<Foun
     const entry = await fs.stat(path)
     if (!entry.isDirectory()) yield { path, sizeBytes: entry.size }
     else if (recursive) yield* walk(path)
-    else yield { path, error: new Error(`${path} is a directory; -r uploads what is in it`) }
+    else yield { path, error: new LocalError(`${path} is a directory; -r uploads what is in it`, { cause: undefined }) }
   } catch (cause) {
     yield { path, error: new LocalError(`cannot read ${path}`, { cause }) }
   }

@@ -1,5 +1,5 @@
 /** Ports for servers that are about to start. */
-import { type Random, type Sockets, SocketError } from './world.ts'
+import { type Random, SocketError, type Sockets } from './world.ts'
 
 /** Below the range that systems take outgoing connections from, so that a server that restarts finds its port free. */
 const FIRST = 20_000

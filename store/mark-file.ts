@@ -10,7 +10,7 @@
  */
 import { join } from 'node:path'
 import type { Disk } from '../runtime/world.ts'
-import { readDocument, writeDocument } from './durable-document.ts'
+import { DocumentDamagedError, readDocument, writeDocument } from './durable-document.ts'
 
 const MARK_VERSION = 1
 
@@ -32,12 +32,17 @@ export class MarkFiles {
     this.#directory = join(dataDirectory, 'marks')
   }
 
-  /** All marks of this data directory. */
+  /** All marks of this data directory that can be read: a damaged one counts as none, and the peer is asked. */
   async readAll(): Promise<Mark[]> {
     await this.#disk.makeDirectory(this.#directory)
     const names = (await this.#disk.list(this.#directory)).filter(name => /^\d+$/.test(name))
-    const marks = await Promise.all(names.map(name => readDocument(this.#disk, join(this.#directory, name))))
-    return (marks as (Mark & { version: number })[]).filter(mark => mark.version === MARK_VERSION)
+    const read = (name: string) =>
+      readDocument(this.#disk, join(this.#directory, name)).catch(error => {
+        if (error instanceof DocumentDamagedError) return undefined
+        throw error
+      })
+    const marks = (await Promise.all(names.map(read))) as ((Mark & { version: number }) | undefined)[]
+    return marks.filter(mark => mark?.version === MARK_VERSION) as Mark[]
   }
 
   /** Replaces a peer's mark; durable when it resolves. */

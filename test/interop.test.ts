@@ -5,6 +5,7 @@ import { Packr } from 'msgpackr'
 import { connect, Empty, headers, type NatsConnection } from 'nats'
 import type { Credentials } from '../runtime/secrets.ts'
 import { RunningCluster } from './running-cluster.ts'
+import { until } from './until.ts'
 
 const msgpack = new Packr({ useRecords: false })
 
@@ -38,7 +39,9 @@ describe('a cluster, from any NATS client', function () {
     expect(Buffer.from(fetched.data)).to.deep.equal(bytes)
     expect(fetched.headers?.get('Dfs-Size')).to.equal(String(bytes.length))
 
-    const range = await client.request('dfs.file.download', JSON.stringify({ fileId, offset: 9, length: 4 }), { timeout: 5000 })
+    const range = await client.request('dfs.file.download', JSON.stringify({ fileId, offset: 9, length: 4 }), {
+      timeout: 5000,
+    })
     expect(Buffer.from(range.data).toString()).to.equal('with')
   })
 
@@ -104,10 +107,19 @@ describe('a cluster, from any NATS client', function () {
   })
 
   it('shows each storage server and its sync by its own address', async () => {
-    const storage = (await ops.request('dfs.actor.storage-1.status', Empty, { timeout: 5000 })).json<{ storageId: number }>()
+    const storage = (await ops.request('dfs.actor.storage-1.status', Empty, { timeout: 5000 })).json<{
+      storageId: number
+    }>()
     expect(storage.storageId).to.equal(1)
-    const sync = (await ops.request('dfs.actor.sync-2.status', Empty, { timeout: 5000 })).json<{ peers: { storageId: number }[] }>()
-    expect(sync.peers.map(peer => peer.storageId)).to.deep.equal([1])
+    const peersOfSync = async () => {
+      const reply = await ops.request('dfs.actor.sync-2.status', Empty, { timeout: 5000 })
+      return reply.json<{ peers: { storageId: number; state: string }[] }>().peers
+    }
+    const [peer] = await until('sync knows its peer', async () => {
+      const peers = await peersOfSync()
+      return peers.length > 0 && peers
+    })
+    expect(peer).to.include({ storageId: 1 })
   })
 
   it('tells each flush of the binlog to followers, and keeps it in a stream', async () => {

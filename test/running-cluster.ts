@@ -46,8 +46,12 @@ export class RunningCluster {
       env: this.environment,
       stdio: ['ignore', 'pipe', 'pipe'],
     })
-    up.stdout.on('data', text => void (this.#output += text))
-    up.stderr.on('data', text => void (this.#output += text))
+    up.stdout.on('data', text => {
+      this.#output += text
+    })
+    up.stderr.on('data', text => {
+      this.#output += text
+    })
     this.#up = up
     await until('dfs up is ready', () => existsSync(this.portsFile) || up.exitCode !== null, READY_MS)
     if (up.exitCode !== null) throw new Error(`dfs up ended with ${up.exitCode}:\n${this.#output}`)

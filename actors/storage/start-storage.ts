@@ -55,6 +55,8 @@ export interface RunningStorage extends RunningRole {
   /** Connections to other members' data ports, as a peer. */
   readonly pool: FramePool
   onPeers(listener: (peers: readonly Peer[]) => void): void
+  /** A peer has applied more of our records than we have: we lost data, and go on under another epoch. */
+  epochTooOld(epochMin: number): void
 }
 
 /** FastDFS clients keep connections for an hour; a body that stalls for half a minute will not come. */
@@ -172,6 +174,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     pool,
     ended,
     onPeers: listener => void peerListeners.push(listener),
+    epochTooOld: epochMin => void actor.post({ type: 'epochTooOld', epochMin }),
     stop: () => stop('stopped'),
   }
 

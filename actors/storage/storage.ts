@@ -29,6 +29,8 @@ export type StorageMessage =
   | { type: 'joined'; welcome: Welcome }
   | { type: 'joinFailed'; reason: string }
   | { type: 'welcome'; welcome: Welcome }
+  /** A peer has applied more of our records than we have. */
+  | { type: 'epochTooOld'; epochMin: number }
   /** What is wrong with binlog, disks or lock; undefined if nothing. */
   | { type: 'examined'; problem: string | undefined }
   | { type: 'drain' }
@@ -78,6 +80,8 @@ function step(state: StorageState, message: StorageMessage): StorageStep {
       return [{ ...state, joining: false, ...(state.status === 'joining' ? { reason: message.reason } : {}) }, []]
     case 'welcome':
       return welcomed(state, message.welcome)
+    case 'epochTooOld':
+      return raised(state, message.epochMin)
     case 'examined':
       return examined(state, message.problem)
     case 'drain':
@@ -95,11 +99,16 @@ function joined(state: StorageState, welcome: Welcome): StorageStep {
     const reason = status === 'active' ? undefined : state.reason
     return withPeers({ ...state, status, reason, joined: true }, welcome.peers, [{ do: 'beat' }])
   }
-  if (welcome.code === 'epoch_too_old' && welcome.epochMin !== undefined) {
-    const reason = `this storage id has lived before: going on under epoch ${welcome.epochMin}`
-    return [{ ...state, reason }, [{ do: 'raiseEpoch', epoch: welcome.epochMin }]]
-  }
+  if (welcome.code === 'epoch_too_old' && welcome.epochMin !== undefined) return raised(state, welcome.epochMin)
   return [{ ...state, reason: welcome.code ?? 'refused' }, []]
+}
+
+/** Others know a past of this id that we have lost: nothing more may happen under this epoch. */
+function raised(state: StorageState, epoch: number): StorageStep {
+  // The next life will be told again.
+  if (state.status === 'draining') return [state, []]
+  const reason = `this storage id has lived before: going on under epoch ${epoch}`
+  return [{ ...state, status: 'joining', reason, joined: false }, [{ do: 'raiseEpoch', epoch }]]
 }
 
 /** The answer to a beat; one tracker that refuses us is enough to stop taking files. */

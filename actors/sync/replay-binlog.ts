@@ -38,6 +38,8 @@ export interface ReplayContext {
   readonly unreadable: Set<string>
   readonly onProgress: (peer: Peer, mark: PeerMark) => void
   readonly onCorruption: (name: string, error: Error) => void
+  /** The peer knows more of our records than we do. */
+  readonly onEpochTooOld: (epochMin: number) => void
 }
 
 /** Replays until the peer has everything that was durable when we looked last. Rejects on the first failure. */
@@ -98,6 +100,7 @@ async function startingMark(
   const position = readPeerPosition(answer)
   const { incarnation } = position
   if (position.epoch > store.epoch || (position.epoch === store.epoch && position.sequence > store.end.sequence)) {
+    context.onEpochTooOld(position.epoch + 1)
     throw new DfsError('epoch_too_old', `the peer has record ${position.sequence} of epoch ${position.epoch}`)
   }
   const applied = position.epoch === store.epoch ? position.sequence : 0

@@ -29,6 +29,8 @@ export interface SyncOptions {
   readonly pool: FramePool
   /** Tells the peers whenever they are told. */
   readonly onPeers: (listener: (peers: readonly Peer[]) => void) => void
+  /** Told when a peer knows more of our records than we do. */
+  readonly onEpochTooOld: (epochMin: number) => void
 }
 
 export async function startSync(context: RoleContext, options: SyncOptions): Promise<RunningRole> {
@@ -59,6 +61,7 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
       unwritten.set(peer, mark)
       actor.post({ type: 'progress', storageId: peer, mark })
     },
+    onEpochTooOld: options.onEpochTooOld,
     onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
   }
   const actor = new Actor<SyncState, SyncMessage, SyncEffect>(

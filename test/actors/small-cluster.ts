@@ -60,7 +60,10 @@ export class SmallCluster {
   }
 
   /** Starts a storage server, or starts it again, and waits until it takes uploads; lower ids are preferred. */
-  async addStorage(storageId: number, options: { sync: boolean; storePaths?: string[] } = { sync: true }): Promise<Member> {
+  async addStorage(
+    storageId: number,
+    options: { sync: boolean; storePaths?: string[] } = { sync: true },
+  ): Promise<Member> {
     const dataDirectory = join(this.#directory, `storage-${storageId}`)
     const storage = await startStorage(this.context, {
       dataDirectory,
@@ -81,7 +84,9 @@ export class SmallCluster {
     const client = await this.client()
     await until(`storage server ${storageId} is active`, async () => {
       const { storages } = await client.status()
-      return storages.some(({ report, online }) => online && report.storageId === storageId && report.status === 'active')
+      return storages.some(
+        ({ report, online }) => online && report.storageId === storageId && report.status === 'active',
+      )
     })
     return member
   }
@@ -96,6 +101,7 @@ export class SmallCluster {
       blocks,
       pool,
       onPeers: listener => member.storage.onPeers(listener),
+      onEpochTooOld: epochMin => member.storage.epochTooOld(epochMin),
     })
   }
 

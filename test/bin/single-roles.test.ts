@@ -86,7 +86,9 @@ describe('single roles on a NATS without JetStream', function () {
 
   function run(...args: string[]): void {
     const role = spawn(process.execPath, [PROGRAM, ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
-    role.stderr.on('data', text => void (output += text))
+    role.stderr.on('data', text => {
+      output += text
+    })
     roles.push(role)
   }
 })

@@ -108,8 +108,12 @@ function run(args: readonly string[], env: NodeJS.ProcessEnv): Promise<{ code: n
   return new Promise(resolve => {
     const child = spawn(process.execPath, [PROGRAM, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     let output = ''
-    child.stdout.on('data', text => void (output += text))
-    child.stderr.on('data', text => void (output += text))
+    child.stdout.on('data', text => {
+      output += text
+    })
+    child.stderr.on('data', text => {
+      output += text
+    })
     child.on('exit', code => resolve({ code, output }))
   })
 }

@@ -91,6 +91,8 @@ describe('an endpoint', () => {
     const reply = await ask('')
     expect(Buffer.from(reply.payload).toString()).equal('{"text":"hello you"}')
     expect(requests).deep.equal([{}])
+    const { headers } = await ask('', { Accept: 'application/msgpack' })
+    expect(headers['Content-Type']).equal('application/json')
   })
 
   it('takes JSON that somebody has typed with spaces around it', async () => {

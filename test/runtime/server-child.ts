@@ -58,10 +58,11 @@ export async function startNatsServer(configuration = ''): Promise<NatsServer> {
 }
 
 async function readPort(child: ChildProcess, directory: string): Promise<number> {
-  const path = join(directory, `nats-server_${child.pid}.ports`)
   const deadlineMs = Date.now() + START_MS_MAX
   while (Date.now() < deadlineMs && child.exitCode === null) {
-    const text = await readFile(path, 'utf8').catch(() => '')
+    // It begins with the name of the binary, which may carry a version.
+    const name = (await readdir(directory)).find(file => file.endsWith(`_${child.pid}.ports`))
+    const text = name === undefined ? '' : await readFile(join(directory, name), 'utf8')
     // The file is there before its content is.
     if (text.endsWith('}')) return Number(new URL(JSON.parse(text).nats[0]).port)
     await new Promise(resolve => setTimeout(resolve, PORTS_POLL_MS))

@@ -43,7 +43,9 @@ describe('the data port of a storage server', function () {
     const bytes = Buffer.from('hello fastdfs')
     const { group, name } = await upload(bytes, 'txt')
     expect(group).to.equal('group1')
-    expect(name).to.have.lengthOf(44).and.match(/^M00\/00\/00\/.*\.txt$/)
+    expect(name)
+      .to.have.lengthOf(44)
+      .and.match(/^M00\/00\/00\/.*\.txt$/)
     expect(decodeFileName(name)).to.include({ kind: 'plain', storageId: 1, sizeBytes: 13, crc32: crc32(bytes) })
     expect((await upload(bytes, '')).name).to.have.lengthOf(44)
   })
@@ -120,12 +122,20 @@ describe('the data port of a storage server', function () {
     ['an upload with a negative size', lyingUpload(-1, 3), EINVAL],
     ['an extension with a slash', uploadFrame(Buffer.from('x'), '../a'), EINVAL],
     ['a store path that does not exist', uploadFrame(Buffer.from('x'), 'txt', 7), EINVAL],
-    ['a name that climbs', frame(COMMANDS.deleteFile, writeGroupAndName('group1', 'M00/00/00/../../../../identity')), EINVAL],
+    [
+      'a name that climbs',
+      frame(COMMANDS.deleteFile, writeGroupAndName('group1', 'M00/00/00/../../../../identity')),
+      EINVAL,
+    ],
     ['a name that is none', frame(COMMANDS.queryFileInfo, writeGroupAndName('group1', 'M00/00/00/nothing')), EINVAL],
     ['a foreign group', frame(COMMANDS.queryFileInfo, writeGroupAndName('group2', unknownName())), EINVAL],
     ['a name without a file', frame(COMMANDS.queryFileInfo, writeGroupAndName('group1', '')), EINVAL],
     ['a private command without proof', frame(COMMANDS.uploadOnce, Buffer.alloc(40)), EACCES],
-    ['a sync record without proof', frame(COMMANDS.syncRecord, writeSyncRecord({ storageId: 2, hasContent: false, previous: 0 }, 'x')), EACCES],
+    [
+      'a sync record without proof',
+      frame(COMMANDS.syncRecord, writeSyncRecord({ storageId: 2, hasContent: false, previous: 0 }, 'x')),
+      EACCES,
+    ],
   ]
   for (const [what, request, errno] of wrong) {
     it(`refuses ${what} with errno ${errno}${errno === EINVAL ? ', and ends the connection' : ''}`, async () => {
@@ -155,9 +165,7 @@ describe('the data port of a storage server', function () {
   })
 
   it('lets no client key sync, and no source ship what is not its own', async () => {
-    const line = Buffer.from(
-      `1 1 1 1763690000000 C ${nameFrom(1)} t:1n1 - - 00000000`,
-    ).toString()
+    const line = Buffer.from(`1 1 1 1763690000000 C ${nameFrom(1)} t:1n1 - - 00000000`).toString()
     const asClient = await cluster.connect(1, 'client')
     const record = writeSyncRecord({ storageId: 2, hasContent: false, previous: 0 }, line)
     const refused = await asClient.request(COMMANDS.syncRecord, record).catch(error => error)

@@ -60,7 +60,11 @@ describe('a storage server that is asked for a file it does not have', function 
     await cluster.stopStorage(1)
     expect(await code(fetch(own, fileId))).to.equal('unavailable')
     await cluster.addStorage(1, { sync: false })
-    const reachable = () => fetch(own, fileId).then(bytes => bytes.toString(), () => undefined)
+    const reachable = () =>
+      fetch(own, fileId).then(
+        bytes => bytes.toString(),
+        () => undefined,
+      )
     expect(await until('the source is back', reachable)).to.equal('only at the source')
   })
 
@@ -73,7 +77,8 @@ describe('a storage server that is asked for a file it does not have', function 
     const { fileId: gone } = await client.upload(Buffer.from('deleted before it was shipped'))
     await client.delete(gone)
     await cluster.startSync(1)
-    const last = () => cluster.members.get(2)!.storage.store.position(1)?.sequence === cluster.members.get(1)!.storage.store.end.sequence
+    const last = () =>
+      cluster.members.get(2)!.storage.store.position(1)?.sequence === cluster.members.get(1)!.storage.store.end.sequence
     await until('everything is applied', last)
     await cluster.stopStorage(1)
     for (const [fileId, bytes] of files) expect(await fetch(second, fileId)).to.deep.equal(bytes)

@@ -1,0 +1,291 @@
+/** Prints docs/protocol.md from the definitions: `node dist/bin/protocol-doc.js > docs/protocol.md`. */
+import { realpathSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { ERRORS, type ErrorCode } from '../protocol/errors.ts'
+import * as fileMessages from '../protocol/file-messages.ts'
+import { COMMANDS } from '../protocol/frame.ts'
+import {
+  MESSAGE_BYTES_MAX,
+  type NoticeDefinition,
+  PROTOCOL_VERSION,
+  type RequestDefinition,
+  SUBJECT_PREFIX,
+} from '../protocol/message.ts'
+import * as storageMessages from '../protocol/storage-messages.ts'
+import * as trackerMessages from '../protocol/tracker-messages.ts'
+
+/** The part of JSON Schema that our definitions use. */
+interface Schema {
+  readonly type?: string
+  readonly properties?: Readonly<Record<string, Schema>>
+  readonly required?: readonly string[]
+  readonly items?: Schema
+  readonly maxItems?: number
+  readonly anyOf?: readonly Schema[]
+  readonly const?: unknown
+  readonly minimum?: number
+  readonly maximum?: number
+  readonly minLength?: number
+  readonly maxLength?: number
+  readonly pattern?: string
+  readonly patternProperties?: Readonly<Record<string, Schema>>
+}
+
+type Definition = RequestDefinition | NoticeDefinition
+
+/** Where messages are defined, by what they are about. */
+const CHAPTERS: Readonly<Record<string, object>> = {
+  'Asking a tracker': trackerMessages,
+  'Storage servers and sync': storageMessages,
+  'Files by message': fileMessages,
+}
+
+/** What a frame carries; the numbers are widths in bytes, and what has none goes to the end of the body. */
+interface FrameBodies {
+  readonly to: 'both' | 'tracker' | 'storage' | 'caller'
+  readonly about: string
+  readonly request: string
+  readonly reply: string
+}
+
+const SERVER = 'group 16, address 15 (IPv4) or 45 (IPv6), port 8'
+const FILE = 'group 16, name'
+
+const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
+  uploadFile: {
+    to: 'storage',
+    about: 'Stores a file.',
+    request: 'store path 1 (255: choose), size 8, extension 6, content',
+    reply: FILE,
+  },
+  deleteFile: { to: 'storage', about: 'Deletes a file.', request: FILE, reply: 'empty' },
+  downloadFile: {
+    to: 'storage',
+    about: 'Reads a file or a range of it.',
+    request: `offset 8, bytes 8 (0: to the end), ${FILE}`,
+    reply: 'content',
+  },
+  queryFileInfo: {
+    to: 'storage',
+    about: 'What is known of a file.',
+    request: FILE,
+    reply: 'size 8, time in seconds 8, CRC32 8, source address 15 or 45, NUL 1',
+  },
+  quit: { to: 'both', about: 'Ends the connection.', request: 'empty', reply: 'none' },
+  reply: { to: 'caller', about: 'Every reply.', request: 'see the request', reply: 'none' },
+  queryStoreWithoutGroup: {
+    to: 'tracker',
+    about: 'Where to upload to.',
+    request: 'empty',
+    reply: `${SERVER}, store path 1`,
+  },
+  queryFetch: { to: 'tracker', about: 'Who can serve a file.', request: FILE, reply: SERVER },
+  queryUpdate: { to: 'tracker', about: 'Who orders the changes of a file.', request: FILE, reply: SERVER },
+  queryStoreWithGroup: {
+    to: 'tracker',
+    about: 'Where to upload to in a group.',
+    request: 'group 16',
+    reply: `${SERVER}, store path 1`,
+  },
+  activeTest: { to: 'both', about: 'Whether the connection works.', request: 'empty', reply: 'empty' },
+  authenticate: {
+    to: 'storage',
+    about: 'Opens the mutual proof of a shared secret.',
+    request: 'role 1 (1 client, 2 peer), nonce 32',
+    reply: 'nonce 32, HMAC-SHA256 32',
+  },
+  prove: {
+    to: 'storage',
+    about: "The caller's half of the proof. A wrong one ends the connection.",
+    request: 'HMAC-SHA256 32',
+    reply: 'empty',
+  },
+  uploadOnce: {
+    to: 'storage',
+    about: 'An upload that may be repeated: the same upload id is the same file.',
+    request: 'upload id 16, then as `uploadFile`',
+    reply: FILE,
+  },
+  uploadStream: {
+    to: 'storage',
+    about: 'An upload of unknown length: `data` frames follow until an empty one.',
+    request: 'upload id 16, store path 1, extension 6',
+    reply: FILE,
+  },
+  data: { to: 'storage', about: 'Bytes of an `uploadStream`.', request: 'content', reply: 'none' },
+  syncPosition: {
+    to: 'storage',
+    about: "Peers only: how far a source's records have been applied.",
+    request: 'storage id of the source 4, group 16',
+    reply: 'incarnation 16, epoch 8, sequence 8',
+  },
+  syncRecord: {
+    to: 'storage',
+    about: "Peers only: one record of the source's binlog, and its file.",
+    request: 'storage id of the source 4, content follows 1, previous sequence 8, line length 2, line, content',
+    reply: 'empty',
+  },
+}
+
+/** Makes the whole document. */
+export function protocolDoc(): string {
+  const chapters = Object.entries(CHAPTERS).map(([title, module]) => {
+    const definitions = Object.values(module)
+      .filter(isDefinition)
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+    return [`## ${title}`, ...definitions.map(messageText)].join('\n\n')
+  })
+  return `${[INTRODUCTION, ...chapters, typesText(), errorsText(), framesText()].join('\n\n')}\n`
+}
+
+const INTRODUCTION = `# Protocol
+
+<!-- Made by \`node dist/bin/protocol-doc.js > docs/protocol.md\` from the definitions in protocol/. Do not edit. -->
+
+Version ${PROTOCOL_VERSION}. What parties say to each other by NATS message, and in frames on a direct socket.
+
+Every message is a map, in JSON or msgpack: the first byte tells. An empty payload means all defaults, in JSON. A reply
+has the encoding of its request. A request or a beat has at most ${MESSAGE_BYTES_MAX} bytes; fields nobody knows are ignored. Subjects
+begin with \`${SUBJECT_PREFIX}\`, or with another prefix that the operator chose; \`{group}\`, \`{id}\` and \`{role}\` stand for one token.
+
+An error comes with the headers \`Nats-Service-Error\` and \`Nats-Service-Error-Code\` and the body
+\`{"error": {"code": "no_space", "status": 507, "message": "…", "retryable": true}}\`. Besides the codes that a message
+names, any request may be answered with \`bad_request\`, \`too_large\`, \`busy\`, \`unavailable\`, \`timeout\` or \`internal\`.`
+
+function messageText(definition: Definition): string {
+  const head = `### ${definition.name}\n\n\`${SUBJECT_PREFIX}.${definition.subject}\` — ${definition.about}`
+  if ('payload' in definition) return [head, bodyText('Payload', definition.payload as Schema)].join('\n\n')
+  const errors =
+    definition.errors.length === 0 ? 'none of its own' : definition.errors.map(code => `\`${code}\``).join(', ')
+  return [
+    head,
+    bodyText('Request', definition.request as Schema),
+    bodyText('Reply', definition.reply as Schema),
+    `Errors: ${errors}.`,
+  ].join('\n\n')
+}
+
+function bodyText(title: string, schema: Schema): string {
+  const name = nameOf(schema)
+  if (name !== undefined) return `${title}: a ${name}.`
+  const rows = fieldRows(schema)
+  return rows.length === 0 ? `${title}: an empty map.` : `${title}:\n\n${fieldTable(rows)}`
+}
+
+function typesText(): string {
+  const parts = [...TYPE_NAMES].map(([schema, name]) => {
+    const { properties } = schema as Schema
+    return `### ${name}\n\n${properties === undefined ? `${typeOf(schema as Schema, true)}.` : fieldTable(fieldRows(schema as Schema))}`
+  })
+  return ['## Types', ...parts].join('\n\n')
+}
+
+function errorsText(): string {
+  const rows = (Object.keys(ERRORS) as ErrorCode[]).map(code => {
+    const { status, errno, retryable, about } = ERRORS[code]
+    return `| \`${code}\` | ${status} | ${errno} | ${retryable ? 'yes' : 'no'} | ${cell(about)} |`
+  })
+  return `## Error codes
+
+\`status\` is like HTTP's; \`errno\` is what FastDFS clients are told. "Again" says whether the same request may succeed later.
+
+| code | status | errno | again | meaning |
+|---|---|---|---|---|
+${rows.join('\n')}`
+}
+
+function framesText(): string {
+  const rows = (Object.entries(COMMANDS) as [keyof typeof COMMANDS, number][])
+    .sort(([, a], [, b]) => a - b)
+    .map(([name, number]) => {
+      const { to, about, request, reply } = FRAMES[name]
+      return `| ${number} | \`${name}\` | ${to} | ${cell(about)} | ${cell(request)} | ${cell(reply)} |`
+    })
+  return `## Frames
+
+A frame is a header of 10 bytes and a body: length of the body 8, command 1, status 1. All integers are big-endian;
+fields of fixed width are padded with NUL. The status of a reply is 0 or an errno; an error has no body, except that
+those who have proven a secret are told code and reason as text. Commands from 200 on are ours, the others FastDFS's.
+
+| number | name | to | about | request | reply |
+|---|---|---|---|---|---|
+${rows.join('\n')}`
+}
+
+/** Schemas that have a name of their own, by what they are exported as. */
+const TYPE_NAMES = new Map(
+  Object.values(CHAPTERS).flatMap(module =>
+    Object.entries(module).flatMap(([name, value]) =>
+      isSchema(value) ? [[value, name.replace(/Schema$/, '')] as const] : [],
+    ),
+  ),
+)
+
+type Row = readonly [field: string, type: string]
+
+function fieldTable(rows: readonly Row[]): string {
+  return ['| field | type |', '|---|---|', ...rows.map(([field, type]) => `| \`${field}\` | ${cell(type)} |`)].join(
+    '\n',
+  )
+}
+
+/** One row for each field; those of a map without a name follow it, with dots. */
+function fieldRows(schema: Schema, prefix = ''): Row[] {
+  return Object.entries(schema.properties ?? {}).flatMap(([name, field]): Row[] => {
+    const optional = schema.required?.includes(name) ? '' : ', optional'
+    const path = prefix + name
+    const inner = nameOf(field) === undefined ? field : {}
+    const nested =
+      inner.properties !== undefined ? inner : nameOf(inner.items ?? {}) === undefined ? (inner.items ?? {}) : {}
+    const suffix = inner.properties !== undefined ? '.' : '[].'
+    return [[path, typeOf(field) + optional], ...fieldRows(nested, path + suffix)]
+  })
+}
+
+function typeOf(schema: Schema, spelledOut = false): string {
+  const name = spelledOut ? undefined : nameOf(schema)
+  if (name !== undefined) return name
+  if (schema.anyOf !== undefined) return schema.anyOf.map(one => `\`${JSON.stringify(one.const)}\``).join(' or ')
+  const { minimum: least, maximum: most, minLength, maxLength, pattern, items, maxItems } = schema
+  switch (schema.type) {
+    case 'integer':
+    case 'number': {
+      if (least !== undefined && most !== undefined) return `${schema.type}, ${least} to ${most}`
+      return least === undefined ? schema.type : `${schema.type}, at least ${least}`
+    }
+    case 'string': {
+      if (pattern !== undefined) return `string, \`${pattern}\``
+      if (maxLength === undefined) return 'string'
+      return `string, ${minLength === undefined ? 'at most' : `${minLength} to`} ${maxLength} characters`
+    }
+    case 'array':
+      return `list of ${typeOf(items ?? {})}${maxItems === undefined ? '' : `, at most ${maxItems}`}`
+    case 'object': {
+      const value = Object.values(schema.patternProperties ?? {})[0]
+      return value === undefined ? 'map' : `map of names to ${typeOf(value)}`
+    }
+    default:
+      return schema.type ?? 'anything'
+  }
+}
+
+function nameOf(schema: Schema): string | undefined {
+  const name = TYPE_NAMES.get(schema)
+  return name === undefined ? undefined : `[${name}](#${name.toLowerCase()})`
+}
+
+function isDefinition(value: unknown): value is Definition {
+  return typeof value === 'object' && value !== null && 'subject' in value && 'about' in value
+}
+
+function isSchema(value: unknown): value is object {
+  return typeof value === 'object' && value !== null && !isDefinition(value) && ('type' in value || 'anyOf' in value)
+}
+
+function cell(text: string): string {
+  return text.replaceAll('|', '\\|')
+}
+
+const program = process.argv[1]
+if (program !== undefined && realpathSync(program) === fileURLToPath(import.meta.url))
+  process.stdout.write(protocolDoc())
