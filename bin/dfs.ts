@@ -11,11 +11,12 @@ import { addUpCommand } from './up.ts'
 import { VERSION } from './version.ts'
 
 const program = new Command('dfs').description('natsdfs: a distributed file store on NATS').version(VERSION)
+// Commands take this over when they are added.
+program.exitOverride(error => process.exit(error.exitCode === 0 ? 0 : USAGE))
 addUpCommand(program)
 addTrackerCommand(program)
 addStorageCommand(program)
 addGatewayCommand(program)
 addFileCommands(program)
 addStatusCommands(program)
-program.exitOverride(error => process.exit(error.exitCode === 0 ? 0 : USAGE))
 await program.parseAsync().catch(failWith)

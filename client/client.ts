@@ -34,8 +34,6 @@ const CONNECT_MS = 2_000
 const TIMEOUTS = { idleMs: 20_000, headerMs: 10_000, bodyMs: 20_000 }
 const CONNECTIONS_PER_SERVER_MAX = 4
 const IDLE_MS_MAX = 30_000
-/** With pauses up to two seconds: about half a minute, in which a cluster restarts anything that died. */
-const ATTEMPTS_MAX = 20
 
 /** How far a transfer has come. `totalBytes` is undefined while nobody knows. */
 export interface Progress {
@@ -137,8 +135,7 @@ export class Client {
     const source = await openSource(this.#world.disk, input)
     try {
       let uploadId = options.uploadId ?? this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
-      const attemptsMax = source.repeatable ? ATTEMPTS_MAX : 1
-      return await this.#retry({ ...options, attemptsMax }, async () => {
+      return await this.#retry({ ...options, isRepeatable: () => source.repeatable }, async () => {
         try {
           return await this.#uploadOnce(source, { ...options, extension, uploadId })
         } catch (error) {
@@ -350,9 +347,10 @@ export class Client {
     }
   }
 
-  #retry<T>(options: RequestOptions & { attemptsMax?: number }, attempt: (count: number) => Promise<T>) {
-    const { attemptsMax = ATTEMPTS_MAX, signal, onRetry } = options
-    return retry({ timers: this.#timers, random: this.#world.random, attemptsMax, signal, onRetry }, attempt)
+  #retry<T>(options: RequestOptions & { isRepeatable?: () => boolean }, attempt: (count: number) => Promise<T>) {
+    const { signal, onRetry, isRepeatable } = options
+    const { clock, random } = this.#world
+    return retry({ timers: this.#timers, clock, random, signal, onRetry, isRepeatable }, attempt)
   }
 }
 

@@ -1,40 +1,46 @@
 /** Trying again: with growing, jittered pauses, and only what may succeed the next time. */
 import { type DfsError, toDfsError } from '../protocol/errors.ts'
 import type { Timers } from '../runtime/timers.ts'
-import type { Random } from '../runtime/world.ts'
+import type { Clock, Random } from '../runtime/world.ts'
 
 /** Pauses double from the first to the last; the jitter keeps many clients from coming back together. */
 const PAUSE_MS = 50
 const PAUSE_MS_MAX = 2_000
+
+/** After this long no further attempt begins: a cluster restarts whatever died in less. */
+const GIVE_UP_MS = 30_000
 
 /** Another server may have room, but space does not come back in a moment. */
 const NO_SPACE_ATTEMPTS_MAX = 4
 
 export interface RetryOptions {
   readonly timers: Timers
+  readonly clock: Clock
   readonly random: Random
-  readonly attemptsMax: number
+  /** Whether another attempt would do the same: a stream that has been read is empty the second time. */
+  readonly isRepeatable?: (() => boolean) | undefined
   readonly signal?: AbortSignal | undefined
   /** Hears why an attempt failed that will be repeated. */
   readonly onRetry?: ((error: DfsError) => void) | undefined
 }
 
-/** Runs `attempt` until it succeeds, fails for good, or has been tried often enough. Attempts count from 0. */
+/** Runs `attempt` until it succeeds, fails for good, or has been tried for long enough. Attempts count from 0. */
 export async function retry<T>(options: RetryOptions, attempt: (count: number) => Promise<T>): Promise<T> {
+  const { timers, clock, random, signal, isRepeatable = () => true } = options
+  const giveUpMs = clock.monotonicMs() + GIVE_UP_MS
   for (let count = 0; ; count++) {
-    options.signal?.throwIfAborted()
+    signal?.throwIfAborted()
     try {
-      return await untilAborted(options.signal, attempt(count))
+      return await untilAborted(signal, attempt(count))
     } catch (thrown) {
-      options.signal?.throwIfAborted()
+      signal?.throwIfAborted()
       const error: DfsError = toDfsError(thrown)
-      // Never more than the caller allows: a stream that has been sent once is empty the second time.
-      const codeMax = error.code === 'no_space' ? NO_SPACE_ATTEMPTS_MAX : Number.POSITIVE_INFINITY
-      const attemptsMax = Math.min(options.attemptsMax, codeMax)
-      if (!error.retryable || thrown instanceof LocalError || count + 1 >= attemptsMax) throw thrown
+      const isFull = error.code === 'no_space' && count + 1 >= NO_SPACE_ATTEMPTS_MAX
+      const isOver = clock.monotonicMs() >= giveUpMs
+      if (!error.retryable || thrown instanceof LocalError || isFull || isOver || !isRepeatable()) throw thrown
       options.onRetry?.(error)
       const pauseMs = Math.min(PAUSE_MS * 2 ** count, PAUSE_MS_MAX)
-      await untilAborted(options.signal, options.timers.sleep(pauseMs / 2 + options.random.below(pauseMs)))
+      await untilAborted(signal, timers.sleep(pauseMs / 2 + random.below(pauseMs)))
     }
   }
 }

@@ -13,7 +13,7 @@ export type UploadInput = string | Uint8Array | AsyncIterable<Uint8Array>
 export interface UploadSource {
   /** Undefined if nobody knows before the end. */
   readonly sizeBytes: number | undefined
-  /** Whether it can be sent again. */
+  /** Whether it can be sent, or sent again, now. */
   readonly repeatable: boolean
   /** Sends all pieces in order; returns the CRC32 and the size of what was sent. Rejects with LocalError. */
   send(piece: (bytes: Uint8Array) => Promise<void>): Promise<{ crc32: number; sizeBytes: number }>
@@ -90,7 +90,10 @@ async function streamSource(stream: AsyncIterable<Uint8Array>): Promise<UploadSo
   }
   return {
     sizeBytes: undefined,
-    repeatable: false,
+    // Until the first of it has been handed out.
+    get repeatable() {
+      return first.length > 0
+    },
     async send(piece) {
       let sum = 0
       let sizeBytes = 0

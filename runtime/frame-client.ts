@@ -50,6 +50,8 @@ export class FrameClient {
   #sending: Promise<void> = Promise.resolve()
   /** Whose turn it is to send. */
   #sender: Pending | undefined
+  /** The network has not taken the last piece yet. */
+  #writing = false
   #cancelWatch: Cancel | undefined
   #broken: Error | undefined
   #usedMs: number
@@ -120,9 +122,11 @@ export class FrameClient {
     return new Promise<T>((resolve, reject) => {
       const pending: Pending = { movedMs: this.#usedMs, receive, resolve: resolve as (value: unknown) => void, reject }
       this.#pending.push(pending)
-      const sent = this.#sending.then(() => {
+      const sent = this.#sending.then(async () => {
         this.#sender = pending
-        return sendAll()
+        await sendAll()
+        this.#sender = undefined
+        pending.movedMs = this.#options.clock.monotonicMs()
       })
       // A request that could not be sent whole has spoilt the stream for all that follow.
       this.#sending = sent.catch(error => this.#fail(error, pending))
@@ -151,8 +155,12 @@ export class FrameClient {
   }
 
   async #write(parts: readonly Uint8Array[]): Promise<void> {
+    const sender = this.#sender
+    if (sender !== undefined) sender.movedMs = this.#options.clock.monotonicMs()
+    this.#writing = true
     await this.#socket.write(parts)
-    if (this.#sender !== undefined) this.#sender.movedMs = this.#options.clock.monotonicMs()
+    this.#writing = false
+    if (sender !== undefined) sender.movedMs = this.#options.clock.monotonicMs()
   }
 
   /** Reads as long as the connection lives: also when nothing is under way, the other side may end it. */
@@ -195,6 +203,8 @@ export class FrameClient {
   /** When the other side will have been silent for too long: a request that is still going out gets no answer yet. */
   #deadlineMs(next: Pending): number {
     if (this.#reader.bodyLeft > 0) return this.#reader.deadlineMs
+    // What everybody waits for is our own source.
+    if (next === this.#sender && !this.#writing) return Number.POSITIVE_INFINITY
     return Math.max(this.#reader.deadlineMs, next.movedMs + this.#options.timeouts.idleMs)
   }
 

@@ -101,7 +101,6 @@ export async function startTracker(
     // FastDFS's tracker keeps a connection after any error.
     closesAfter: () => false,
   })
-  tracker.start()
   bus.onStatus(status => {
     if (status === 'connected') noteNats()
   })
@@ -109,6 +108,8 @@ export async function startTracker(
 
   bus.subscribe(subjectOf(storageBeat, { prefix }), message => hearStorage(message))
   bus.subscribe(subjectOf(roleBeat, { prefix }), message => hearRole(message))
+  // After the ears, the mouth: its own first beat comes back to it too.
+  tracker.start()
   const service = announce(context, bus, 'tracker', trackerId, 'knows the groups and picks storage servers', {
     endpoint: `${options.advertiseHost}:${port.endpoint.port}`,
   })

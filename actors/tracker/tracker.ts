@@ -140,18 +140,21 @@ function step(config: TrackerConfig, state: TrackerState, message: TrackerMessag
     case 'queryStore': {
       const { groups, ring, turns } = state
       const placed = place(groups, ring, config.policy, turns, message.request)
-      if ('code' in placed) return [state, [{ do: 'refuse', to: message.replyTo, code: placed.code }]]
+      if ('code' in placed) {
+        const code = placed.code === 'unknown_group' ? ignoranceOf(state, nowMs) : placed.code
+        return [state, [{ do: 'refuse', to: message.replyTo, code }]]
+      }
       const { group, servers, storePathIndex } = placed
       const body = { group, servers: [...servers], storePathIndex, leaseMs: LEASE_MS }
       return [{ ...state, turns: { ...turns, ...placed.turns } }, [{ do: 'reply', to: message.replyTo, body }]]
     }
     case 'queryFetch':
-      return answerFor(state, message, fileId => {
+      return answerFor(state, message, nowMs, fileId => {
         const turns = { ...state.turns, fetch: state.turns.fetch + 1 }
         return [{ ...state, turns }, readersOf(state, fileId)]
       })
     case 'queryUpdate':
-      return answerFor(state, message, fileId => [state, orderersOf(state, fileId)])
+      return answerFor(state, message, nowMs, fileId => [state, orderersOf(state, fileId)])
     case 'locate':
       return locate(state, message.fileId, message.replyTo)
     case 'groups':
@@ -226,17 +229,23 @@ function withRole(state: TrackerState, beat: PayloadOf<typeof roleBeat>, nowMs: 
 function answerFor(
   state: TrackerState,
   { fileId, replyTo }: { fileId: string; replyTo: ReplyTo<ReplyOf<typeof queryFetch>> },
+  nowMs: number,
   choose: (id: FileId) => readonly [TrackerState, readonly StorageEntry[]],
 ): TrackerStep {
   try {
     const id = parseFileId(fileId)
-    if (!state.groups.has(id.group)) return [state, [{ do: 'refuse', to: replyTo, code: 'unknown_group' }]]
+    if (!state.groups.has(id.group)) return [state, [{ do: 'refuse', to: replyTo, code: ignoranceOf(state, nowMs) }]]
     const [next, candidates] = choose(id)
     if (candidates.length === 0) return [state, [{ do: 'refuse', to: replyTo, code: 'no_storage' }]]
     return [next, [{ do: 'reply', to: replyTo, body: { group: id.group, servers: candidates.map(addressOf) } }]]
   } catch (error) {
     return [state, [refusal(error, replyTo)]]
   }
+}
+
+/** What it means not to know a group: a tracker that has just begun to listen may hear of it any moment. */
+function ignoranceOf(state: TrackerState, nowMs: number): 'unknown_group' | 'no_storage' {
+  return nowMs - state.listeningSinceMs < OFFLINE_AFTER_MS ? 'no_storage' : 'unknown_group'
 }
 
 /** Members that surely hold the file, in turn; then the others, which would have to ask them. */

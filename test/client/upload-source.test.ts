@@ -21,7 +21,9 @@ describe('the source of an upload', () => {
         yield Buffer.alloc(1)
       })(),
     )
-    expect(long).to.include({ repeatable: false, sizeBytes: undefined })
+    expect(long).to.include({ repeatable: true, sizeBytes: undefined })
+    await long.send(async () => undefined)
+    expect(long.repeatable).to.equal(false)
   })
 
   it('closes though its stream has not answered a read, and may never do so', async () => {

@@ -330,6 +330,22 @@ describe('a frame client', function () {
       expect(String(answer)).equal('x'.repeat(20))
     })
 
+    it('but not while what everybody waits for is its own source', async () => {
+      const { client } = await start(echo)
+      const slow = client.exchange(
+        ECHO,
+        2,
+        async send => {
+          await send([Buffer.from('a')])
+          clock.advance(10 * TIMEOUTS.idleMs)
+          await send([Buffer.from('b')])
+        },
+        receiveWhole,
+      )
+      const next = client.request(ECHO, Buffer.from('c'))
+      expect([String(await slow), String(await next)]).deep.equal(['ab', 'c'])
+    })
+
     it('but not with one that was silent only while nothing was asked', async () => {
       const { client } = await start(echo)
       await client.request(ECHO, Buffer.from('a'))

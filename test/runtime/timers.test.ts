@@ -26,7 +26,7 @@ describe('timers', () => {
 
   it('ring each at its time, in the order of times and then of setting, whatever is set and cancelled', () => {
     fc.assert(
-      fc.property(fc.array(action, { maxLength: 200 }), actions => {
+      fc.property(fc.array(action, { maxLength: 200, size: 'max' }), actions => {
         const clock = new VirtualClock()
         const timers = new Timers(clock)
         const rung: { id: number; atMs: number }[] = []
@@ -77,7 +77,7 @@ describe('timers', () => {
 
   it('let others ring when one sets itself again without delay', () => {
     const again = () => {
-      rung.push('again')
+      if (rung.push('again') > 10) throw new Error('it holds the loop')
       timers.set(0, again)
     }
     timers.set(0, again)

@@ -26,9 +26,15 @@ export class TestTracker {
   state: TrackerState
   readonly #behaviour: ReturnType<typeof trackerBehaviour>
 
-  constructor(policy: Partial<PlacementPolicy> = {}, trackerId = 'tracker-1') {
-    this.#behaviour = trackerBehaviour({ trackerId, version: '1.2.3', policy: { ...ROUND_ROBIN, ...policy } })
+  /** It has listened for a minute, unless it is to be younger. */
+  constructor(policy: Partial<PlacementPolicy> = {}, listenedMs = 60_000) {
+    this.#behaviour = trackerBehaviour({
+      trackerId: 'tracker-1',
+      version: '1.2.3',
+      policy: { ...ROUND_ROBIN, ...policy },
+    })
     this.state = this.#behaviour.init(this.nowMs)[0]
+    this.nowMs += listenedMs
   }
 
   /** Takes one step; returns its effects. */

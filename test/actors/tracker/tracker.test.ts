@@ -339,6 +339,21 @@ describe('a tracker', () => {
       expect(update()).equal('no_storage')
     })
 
+    it('nobody yet, where it has just begun to listen, also again: who asks may ask again', () => {
+      tracker = new TestTracker({}, 0)
+      const answers = () => [fetch(), update(), tracker.ask({ type: 'queryStore', request: { group: 'group1' } })]
+      const known = ['unknown_group', 'unknown_group', 'unknown_group']
+      const notYet = ['no_storage', 'no_storage', 'no_storage']
+      tracker.beat(9, { group: 'group2' })
+      expect(answers()).deep.equal(notYet)
+      tracker.pass(OFFLINE_AFTER_MS - 1_000, [[9, { group: 'group2' }]])
+      expect(answers()).deep.equal(notYet)
+      tracker.pass(1_000, [[9, { group: 'group2' }]])
+      expect(answers()).deep.equal(known)
+      tracker.tell({ type: 'natsConnected', jetstream: false, serverVersion: '2.14.0' })
+      expect(answers()).deep.equal(notYet)
+    })
+
     it('nobody for what is no file id', () => {
       tracker.beat(1)
       for (const bad of ['', 'group1', 'group1/', '/x', 'group1/M00/../x', `${FILE}/..`, 'gr oup1/M00/00/00/x']) {
