@@ -16,7 +16,7 @@ type Rule = (source: Source) => string[]
 
 /** This file runs as `dist/test/architecture.test.js`. */
 const ROOT = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
-const CODE = ['actors', 'bench', 'bin', 'client', 'protocol', 'runtime', 'store', 'test']
+const CODE = ['actors', 'bin', 'client', 'protocol', 'runtime', 'store', 'test']
 const TEXT = /\.(ts|mjs|md|json|conf|ya?ml|sh)$|^[^.]+$/
 
 /** What each folder may import besides itself; folders that are not named may import everything. */
