@@ -127,7 +127,7 @@ async function up(flags: UpFlags): Promise<void> {
 Try:
   ${dfs} upload README.md
   ${dfs} status
-  nats --server ${natsUrl} --user ops --password "$(node -p 'require("${credentialsPath(data, 'ops')}").password')" micro ls
+  ${dfs} doctor
 
 Ctrl-C ends it.
 `)
