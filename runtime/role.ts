@@ -28,6 +28,15 @@ export interface RunningRole {
   stop(): Promise<void>
 }
 
+/** The promise of a role's end, and the way to keep it. */
+export function lifetime(): { readonly ended: RunningRole['ended']; end(how: 'stopped' | 'again'): void } {
+  let end: (how: 'stopped' | 'again') => void = () => undefined
+  const ended = new Promise<'stopped' | 'again'>(resolve => {
+    end = resolve
+  })
+  return { ended, end }
+}
+
 /** Connects to NATS under the credentials of a role; keeps trying for ever. */
 export function connectRole(context: RoleContext, credentials: Credentials, name: string): Promise<Bus> {
   const { servers, user, password, inboxPrefix } = credentials

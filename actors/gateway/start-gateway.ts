@@ -1,6 +1,13 @@
 /** Starts a gateway: the client of a cluster, offered to the world as a NATS service. */
 import { Client } from '../../client/client.ts'
-import { announce, connectRole, type RoleContext, type RunningRole, sendRoleBeat } from '../../runtime/role.ts'
+import {
+  announce,
+  connectRole,
+  lifetime,
+  type RoleContext,
+  type RunningRole,
+  sendRoleBeat,
+} from '../../runtime/role.ts'
 import type { Credentials } from '../../runtime/secrets.ts'
 import type { Cancel } from '../../runtime/world.ts'
 import { serveFiles } from './file-service.ts'
@@ -33,10 +40,7 @@ export async function startGateway(context: RoleContext, options: GatewayOptions
   }
   tick()
   log.info('gateway is ready')
-  let end: (how: 'stopped') => void = () => undefined
-  const ended = new Promise<'stopped'>(resolve => {
-    end = resolve
-  })
+  const { ended, end } = lifetime()
   return {
     ended,
     async stop() {

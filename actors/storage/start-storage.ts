@@ -22,6 +22,7 @@ import type { MicroService } from '../../runtime/micro-service.ts'
 import {
   announce,
   connectRole,
+  lifetime,
   publishEvent,
   publishQuietly,
   type RoleContext,
@@ -116,10 +117,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   let beatInbox = ''
   let service: MicroService | undefined
   let ownIp = options.advertiseHost
-  let end: (how: 'stopped' | 'again') => void = () => undefined
-  const ended = new Promise<'stopped' | 'again'>(resolve => {
-    end = resolve
-  })
+  const { ended, end } = lifetime()
 
   const actor = new Actor<StorageState, StorageMessage, StorageEffect>(storageBehaviour, perform, {
     name: actorId,

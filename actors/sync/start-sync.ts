@@ -9,6 +9,7 @@ import type { MicroService } from '../../runtime/micro-service.ts'
 import {
   announce,
   connectRole,
+  lifetime,
   publishEvent,
   type RoleContext,
   type RunningRole,
@@ -87,10 +88,7 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
   actor.start()
   connectBus().catch(error => log.error({ err: error }, 'NATS refuses the sync worker'))
 
-  let end: (how: 'stopped') => void = () => undefined
-  const ended = new Promise<'stopped'>(resolve => {
-    end = resolve
-  })
+  const { ended, end } = lifetime()
   return {
     ended,
     async stop() {

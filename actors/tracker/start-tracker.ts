@@ -21,6 +21,7 @@ import { ensureStream } from '../../runtime/jetstream.ts'
 import {
   announce,
   connectRole,
+  lifetime,
   publishEvent,
   type RoleContext,
   type RunningRole,
@@ -124,10 +125,7 @@ export async function startTracker(
   await bus.flush().catch(error => log.warn({ err: error }, 'NATS is not there yet'))
   log.info({ endpoint: port.endpoint }, 'tracker is ready')
 
-  let end: (how: 'stopped') => void = () => undefined
-  const ended = new Promise<'stopped'>(resolve => {
-    end = resolve
-  })
+  const { ended, end } = lifetime()
   return {
     endpoint: port.endpoint,
     ended,
