@@ -19,22 +19,18 @@ import type { PortContext } from './port-context.ts'
 export type UploadBody = (target: Buffer) => Promise<number>
 
 /** FastDFS's upload, 11: the size comes first. */
-export async function uploadFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  if (request.lengthBytes < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
-  const fields = readUploadFields(await request.body.bytes(UPLOAD_FIXED_BYTES))
-  if (fields.sizeBytes !== request.body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
-  return upload(context, request, { ...fields, uploadId: undefined }, target => request.body.readBody(target))
+export async function uploadFile(context: PortContext, request: FrameRequest, uploadId?: string): Promise<FrameReply> {
+  const { body } = request
+  if (body.bodyLeft < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
+  const fields = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
+  if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
+  return upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
 }
 
 /** Our own upload, 202: the same behind an upload id, so that it may be sent again. */
 export async function uploadOnce(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  if (request.lengthBytes < UPLOAD_ID_BYTES + UPLOAD_FIXED_BYTES) {
-    throw new DfsError('bad_request', 'the upload is cut short')
-  }
-  const uploadId = (await request.body.bytes(UPLOAD_ID_BYTES)).toString('hex')
-  const fields = readUploadFields(await request.body.bytes(UPLOAD_FIXED_BYTES))
-  if (fields.sizeBytes !== request.body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
-  return upload(context, request, { ...fields, uploadId }, target => request.body.readBody(target))
+  if (request.lengthBytes < UPLOAD_ID_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
+  return uploadFile(context, request, (await request.body.bytes(UPLOAD_ID_BYTES)).toString('hex'))
 }
 
 /** An upload whose length nobody knows yet, 203: data frames follow until an empty one. */
