@@ -91,5 +91,6 @@ export async function runRole(
     if (ending) void role.stop()
     if ((await role.ended) === 'stopped') break
   }
-  process.stdin.destroy()
+  // Whatever still waits, for a NATS that never came or a supervisor's pipe, waits for nothing.
+  process.exit(0)
 }

@@ -84,6 +84,20 @@ describe('single roles on a NATS without JetStream', function () {
     expect((await client.download(second.fileId)).toString()).to.equal('and written')
   })
 
+  it('ends on SIGTERM though it has never found its NATS, and has served its files until then', async () => {
+    const data = `${directory.path}/storage-13`
+    const file = (user: string) => `${directory.path}/credentials/${user}.json`
+    const role = spawn(process.execPath, [
+      ...[PROGRAM, 'storage', '--id', '13', '--group', 'group1', '--port', '0', '--data', data],
+      ...['--credentials', file('storage_group1'), '--sync-credentials', file('sync_group1')],
+    ])
+    const ready = await new Promise<string>(resolve => role.stdout.once('data', text => resolve(String(text))))
+    expect(JSON.parse(ready)).to.include({ ready: true, id: 13 })
+    const ended = new Promise(resolve => role.on('exit', code => resolve(code)))
+    role.kill('SIGTERM')
+    expect(await ended).to.equal(0)
+  })
+
   function run(...args: string[]): void {
     const role = spawn(process.execPath, [PROGRAM, ...args], { stdio: ['ignore', 'ignore', 'pipe'] })
     role.stderr.on('data', text => {
