@@ -38,6 +38,12 @@ const TRACKER_OFFSET = 10
 const STORAGE_OFFSET = 50
 const MONITOR_OFFSET = 1
 
+/**
+ * A young generation of 2 MiB instead of 16: under load the larger one keeps some 40 MiB of each process resident, and
+ * collecting the smaller one more often cost no throughput that could be measured.
+ */
+const NODE_FLAGS = ['--enable-source-maps', '--max-semi-space-size=2']
+
 /** How long servers may take to join after their processes are ready. */
 const JOIN_MS_MAX = 60_000
 const JOIN_POLL_MS = 100
@@ -180,7 +186,7 @@ Ctrl-C ends it.
     const program = fileURLToPath(new URL('./dfs.js', import.meta.url))
     return supervisor.start(name, {
       program: process.execPath,
-      args: ['--enable-source-maps', program, ...args, '--supervised'],
+      args: [...NODE_FLAGS, program, ...args, '--supervised'],
     })
   }
 
