@@ -25,7 +25,6 @@ import { DfsError } from './errors.ts'
 export const GROUP_NAME_BYTES = 16
 /** Storage ids are 24 bit, so that the four bytes of an id can be told from an IPv4 address. */
 export const STORAGE_ID_MAX = 2 ** 24 - 1
-export const EXTENSION_BYTES = 6
 /** FastDFS's limit for a name in a request. */
 export const FILE_NAME_BYTES_MAX = 127
 /** 256 x 256 directories below each store path. */

@@ -3,7 +3,7 @@ import { NAME_BODY_BYTES_MAX, readGroupAndName, writeGroupAndName } from '../../
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
-import { admitName, connectPeer, type PortContext } from './port-context.ts'
+import { absence, admitName, connectPeer, type PortContext } from './port-context.ts'
 
 /** FastDFS's delete, 12. */
 export async function deleteFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -11,7 +11,7 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
   request.bodyTaken()
   const parts = admitName(context, id)
   if (parts.storageId === context.store.storageId) {
-    if (!(await context.store.delete(id.name))) throw new DfsError('not_found')
+    if (!(await context.store.delete(id.name))) throw absence(context, parts)
     context.counts.deletes++
     return { status: 0 }
   }

@@ -8,7 +8,7 @@ import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
-import { absence, admitName, askOthers, type PortContext } from './port-context.ts'
+import { absence, admitName, askOthers, isLastWord, type PortContext } from './port-context.ts'
 
 /** The longest body of a download request: range, group and the longest name. */
 const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
@@ -41,7 +41,7 @@ export async function downloadFile(context: PortContext, request: FrameRequest):
       return passOn(context, parts, wanted).catch(() => Promise.reject(error))
     }
   }
-  if (request.connection.role === 'peer' || parts.storageId === context.store.storageId) throw absence(context, parts)
+  if (request.connection.role === 'peer' || isLastWord(context, parts)) throw absence(context, parts)
   return passOn(context, parts, wanted)
 }
 

@@ -59,14 +59,22 @@ export function othersFor(context: PortContext, file: FileNameParts): Peer[] {
 }
 
 /**
+ * Whether nobody can know more of a file than we do: it is ours, and we never lost data. A server that goes on under a
+ * later epoch has lost some, and its peers may hold what it does not.
+ */
+export function isLastWord(context: PortContext, file: FileNameParts): boolean {
+  return file.storageId === context.store.storageId && (context.store.epoch === 1 || context.peers().size === 0)
+}
+
+/**
  * What it means that a file is not here. Only its source may say "not found", or a member that has applied the source's
  * records past the second the file was made in; anybody else has to say "ask again".
  */
 export function absence(context: PortContext, file: FileNameParts): DfsError {
-  if (file.storageId === context.store.storageId) return new DfsError('not_found')
+  if (isLastWord(context, file)) return new DfsError('not_found')
   const position = file.storageId === undefined ? undefined : context.store.position(file.storageId)
   if (position !== undefined && Math.floor(position.timeMs / 1000) > file.createTimeS) return new DfsError('not_found')
-  return new DfsError('unavailable', 'the file may not have been synced yet, and its source cannot be reached')
+  return new DfsError('unavailable', 'the file is not here, and those who may have it cannot be reached')
 }
 
 /** Asks the others in turn, until one gives or surely has not what is asked for. */

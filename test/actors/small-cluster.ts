@@ -81,13 +81,22 @@ export class SmallCluster {
     const member: Member = { storage, dataDirectory, sync: undefined }
     this.members.set(storageId, member)
     if (options.sync) await this.startSync(storageId)
+    let again = false
+    void storage.ended.then(how => {
+      again = how === 'again'
+    })
     const client = await this.client()
     await until(`storage server ${storageId} is active`, async () => {
+      if (again) return true
       const { storages } = await client.status()
       return storages.some(
         ({ report, online }) => online && report.storageId === storageId && report.status === 'active',
       )
     })
+    if (again) {
+      await member.sync?.stop()
+      return this.addStorage(storageId, options)
+    }
     return member
   }
 

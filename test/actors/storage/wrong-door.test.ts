@@ -84,6 +84,23 @@ describe('a storage server that is asked for a file it does not have', function 
     for (const [fileId, bytes] of files) expect(await fetch(second, fileId)).to.deep.equal(bytes)
   })
 
+  it('asks its peers for its own files too, once it has lost its data and goes on under a later epoch', async () => {
+    const { fileId } = await client.upload(Buffer.from('the peer still has it'))
+    await cluster.startSync(1)
+    await until('the peer has it', () => cluster.members.get(2)!.storage.store.position(1)?.sequence === 1)
+    const { dataDirectory } = cluster.members.get(1)!
+    await cluster.stopStorage(1)
+    rmSync(dataDirectory, { recursive: true })
+    const { storage } = await cluster.addStorage(1, { sync: false })
+    expect(storage.store.epoch).to.equal(2)
+    const first = await cluster.connect(1, 'client')
+    expect((await fetch(first, fileId)).toString()).to.equal('the peer still has it')
+    const id = parseFileId(fileId)
+    expect(await code(first.request(COMMANDS.deleteFile, writeGroupAndName(id.group, id.name)))).to.equal('unavailable')
+    await cluster.stopStorage(2)
+    expect(await code(fetch(first, fileId))).to.equal('unavailable')
+  })
+
   it('goes on from a peer, in the middle of a file, when a block of its own copy is bad', async () => {
     const bytes = randomBytes(LARGE_BYTES)
     const { fileId } = await client.upload(bytes)
