@@ -1,13 +1,11 @@
 /** `dfs storage`: one storage server with its sync workers. */
 import { resolve } from 'node:path'
 import { type Command, Option } from 'commander'
-import { startStorage } from '../actors/storage/start-storage.ts'
-import { startSync } from '../actors/sync/start-sync.ts'
 import { STORAGE_ID_MAX } from '../protocol/file-id.ts'
-import type { RunningRole } from '../runtime/role.ts'
 import { readCredentials } from '../runtime/secrets.ts'
 import { addPortFlags, advertised, type PortFlags, runRole } from './role.ts'
 import { parseNumber, parseSize } from './sizes.ts'
+import { startStorageServer } from './storage-server.ts'
 
 interface StorageFlags extends PortFlags {
   readonly syncCredentials: string
@@ -41,7 +39,7 @@ export function addStorageCommand(program: Command): void {
       const { disk } = context.world
       const credentials = await readCredentials(disk, flags.credentials)
       const dataDirectory = resolve(flags.data)
-      const storage = await startStorage(context, {
+      const role = await startStorageServer(context, {
         dataDirectory,
         group: flags.group,
         ...(flags.id === undefined ? {} : { storageId: flags.id }),
@@ -50,39 +48,21 @@ export function addStorageCommand(program: Command): void {
         reservedBytes: flags.reserved,
         credentials,
         clusterSecret: credentials.dataSecret ?? '',
+        syncCredentials: await readCredentials(disk, flags.syncCredentials),
         bind: { host: flags.bind, port: flags.port },
         advertiseHost: advertised(flags),
         uploadPriority: flags.uploadPriority,
       })
-      const { store, blocks, pool } = storage
-      const sync = await startSync(
-        { ...context, log: context.log.child({ actor: `sync ${storage.storageId}` }) },
-        {
-          credentials: await readCredentials(disk, flags.syncCredentials),
-          dataDirectory,
-          store,
-          blocks,
-          pool,
-          onPeers: listener => storage.onPeers(listener),
-          onEpochTooOld: epochMin => storage.epochTooOld(epochMin),
-        },
-      )
-      // Sync reads the store, so it ends first, whoever asked for the end.
-      const ended = storage.ended.then(async how => {
-        await sync.stop()
-        return how
-      })
-      const role: RunningRole = {
-        ended,
-        async stop() {
-          await sync.stop()
-          await storage.stop()
-        },
-      }
-      const { port } = storage.endpoint
+      const { storageId, endpoint } = role.storage
       return {
         role,
-        report: { id: storage.storageId, group: flags.group, host: advertised(flags), port, dataDir: dataDirectory },
+        report: {
+          id: storageId,
+          group: flags.group,
+          host: advertised(flags),
+          port: endpoint.port,
+          dataDir: dataDirectory,
+        },
       }
     }),
   )

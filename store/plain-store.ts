@@ -19,6 +19,7 @@ import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader
 import { writeCheckpoint } from './checkpoint.ts'
 import { type Identity, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
+import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile } from './placing.ts'
 import { type Recovery, recover } from './recovery.ts'
 import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
@@ -42,6 +43,7 @@ export interface StoreOptions {
   readonly storePaths: readonly string[]
   readonly storePathChoice: 'round_robin' | 'most_free'
   readonly reservedBytes: number
+  readonly onPhase?: OnPhase | undefined
 }
 
 /** What a data directory is opened with: identity and lock come first, because an epoch may have to be raised before the rest. */
@@ -80,6 +82,7 @@ export class PlainStore implements Store {
   readonly #options: StoreOptions
   readonly #identity: Identity
   readonly #log: Log
+  readonly #onPhase: OnPhase
   readonly #paths: ReadonlyMap<number, StorePath>
   readonly #binlog: Binlog
   readonly #uploads = new UploadIds()
@@ -108,6 +111,7 @@ export class PlainStore implements Store {
     this.#options = options
     this.#identity = identity
     this.#log = log
+    this.#onPhase = options.onPhase ?? ignore
     this.#paths = paths
     this.storageId = identity.storageId
     this.group = identity.group
@@ -292,7 +296,7 @@ export class PlainStore implements Store {
         name,
         token,
         uploadId,
-        effect: () => this.#guard(path, () => placeFile(this.#world.disk, path, token, name)),
+        effect: () => this.#place(path, token, name),
       }
     })
     return (await discardIfNowhere(file, appended)).name
@@ -317,7 +321,7 @@ export class PlainStore implements Store {
     if (!isCreate && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')
     const effect = async () => {
       if (!isCreate) await this.#remove(path, name)
-      else if (token !== undefined) await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
+      else if (token !== undefined) await this.#place(path, token, name)
     }
     const recorded = this.#binlog.append(() => ({
       op: isCreate ? 'c' : 'd',
@@ -350,8 +354,10 @@ export class PlainStore implements Store {
 
   /** Makes the bytes durable. Later failures leave the temporary file alone: its record may be durable already. */
   async #seal(file: IncomingFile): Promise<void> {
+    this.#onPhase('written')
     try {
       await this.#guard(file.storePath, () => file.seal())
+      this.#onPhase('synced')
     } catch (error) {
       await file.discard()
       throw error
@@ -384,8 +390,16 @@ export class PlainStore implements Store {
     return path
   }
 
-  #remove(path: StorePath, name: string): Promise<void> {
-    return this.#guard(path, () => removeFile(this.#world.disk, path, name))
+  async #place(path: StorePath, token: string, name: string): Promise<void> {
+    this.#onPhase('recorded')
+    await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
+    this.#onPhase('renamed')
+  }
+
+  async #remove(path: StorePath, name: string): Promise<void> {
+    this.#onPhase('recorded')
+    await this.#guard(path, () => removeFile(this.#world.disk, path, name))
+    this.#onPhase('renamed')
   }
 
   /** Does disk work for a path; an error that means a bad disk turns the path read-only. */

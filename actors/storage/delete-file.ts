@@ -13,7 +13,7 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
   if (parts.storageId === context.store.storageId) {
     if (!(await context.store.delete(id.name))) throw absence(context, parts)
     context.counts.deletes++
-    return { status: 0 }
+    return { status: 0, release: async () => context.onPhase('acknowledged') }
   }
   const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
   // A peer that asks takes us for the source; sending it on could go round for ever.

@@ -6,6 +6,7 @@ import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
+import type { OnPhase } from '../../store/phase.ts'
 import type { Store } from '../../store/store.ts'
 
 /** What is counted, and told in beats and statistics. */
@@ -34,6 +35,7 @@ export interface PortContext {
   readonly peers: () => ReadonlyMap<number, Peer>
   /** The address clients know us by. */
   readonly ownIp: () => string
+  readonly onPhase: OnPhase
   /** Tells the world that a copy is bad. */
   readonly onCorruption: (name: string, error: Error) => void
 }

@@ -138,6 +138,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     },
     peers: () => actor.state?.peers ?? new Map(),
     ownIp: () => ownIp,
+    onPhase: options.onPhase ?? (() => undefined),
     onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
   }
   const port = await FrameServer.listen({

@@ -71,7 +71,8 @@ async function upload(
   const name = await store.create(file, { extension, uploadId })
   counts.uploads++
   counts.uploadBytes += sizeBytes
-  return { status: 0, parts: [writeGroupAndName(store.group, name)] }
+  const release = async () => context.onPhase('acknowledged')
+  return { status: 0, parts: [writeGroupAndName(store.group, name)], release }
 }
 
 /**
