@@ -6,12 +6,12 @@
  *     7 42 40 1763690000123 C M00/00/0C/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg t:51 - 9f0c…e2 1a2b3c4d
  *
  *     epoch     the incarnation of this server's binlog, from 1
- *     sequence  from 1, without gaps, over the whole epoch
- *     batch     the sequence of the first record of the flush this one was written in: it is what tells a torn,
- *               never acknowledged end from damage to something acknowledged
+ *     sequence  from 1, rising over the whole epoch; each start of the server leaves a gap before its S
+ *     batch     one more than the sequence of the last record that was durable when this one was written: it is what
+ *               tells a torn, never acknowledged end from damage to something acknowledged
  *     timeMs    the source's clock, never decreasing over one source's records
- *     op        C create, D delete; lower case: applied from a peer (FastDFS's letters)
- *     name      the file name, without the group
+ *     op        C create, D delete; lower case: applied from a peer (FastDFS's letters); S the server has started
+ *     name      the file name, without the group; `-` for S
  *     extent    where the bytes wait: `t:<token>` in a temporary file, `-` for none
  *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source, else `-`
  *     uploadId  32 hex digits that make a repeated upload the same upload, or `-`
@@ -24,7 +24,7 @@ import { crc32c } from '@node-rs/crc32'
 /** A name has up to 127 bytes, all numbers together under 150, the upload id 32: the rest is room for later fields. */
 export const RECORD_BYTES_MAX = 512
 
-export type BinlogOp = 'C' | 'D' | 'c' | 'd'
+export type BinlogOp = 'C' | 'D' | 'c' | 'd' | 'S'
 
 /** Where a record stands in the binlog of one source. */
 export interface BinlogPosition {
@@ -49,7 +49,7 @@ export interface BinlogRecord extends BinlogPosition {
 }
 
 const LINE =
-  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDcd]) (\S+) (?:-|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
 
 /** Formats a record as its line, the line feed included. */
 export function encodeRecord(record: BinlogRecord): string {

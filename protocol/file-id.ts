@@ -39,7 +39,8 @@ const SIZE_IN_LOW_BITS = 1n << 63n
 const APPENDER = 1n << 58n
 const SEGMENT = 1n << 59n
 const SALT_SHIFT = 32n
-const SALT_BITS = 23n
+/** How many bits of a salt a name keeps. */
+export const SALT_BITS = 23
 const LOW_32 = 0xffff_ffffn
 /** From here on the size field holds nothing but the size. */
 export const SIZE_WITHOUT_SALT_MIN = 2 ** 32
@@ -55,6 +56,8 @@ export interface FileNameParts {
   readonly storePathIndex: number
   /** `0A/3F`, as on disk below the store path's data directory. */
   readonly directory: string
+  /** The same as a number, 0 .. 65535. */
+  readonly directoryIndex: number
   /** The last part, as on disk. */
   readonly baseName: string
   /** The source's storage id, or undefined if the name carries an address. */
@@ -67,6 +70,8 @@ export interface FileNameParts {
   readonly sizeBytes: number | undefined
   /** Of the whole content; meaningless for appender and slave files. */
   readonly crc32: number
+  /** 23 bits; undefined where the size field has no room for it. */
+  readonly salt: number | undefined
 }
 
 /** What a new plain file's name is made of. */
@@ -138,6 +143,7 @@ export function decodeFileName(name: string): FileNameParts {
   return {
     storePathIndex: Number.parseInt(path, 16),
     directory: `${high}/${low}`,
+    directoryIndex: Number.parseInt(high + low, 16),
     baseName: encoded + extent + rest,
     storageId: isId ? source : undefined,
     address: isId ? undefined : bytes.subarray(0, 4).join('.'),
@@ -145,7 +151,18 @@ export function decodeFileName(name: string): FileNameParts {
     kind,
     sizeBytes: kind === 'plain' || kind === 'segment' ? sizeOf(field) : undefined,
     crc32: bytes.readUInt32BE(16),
+    salt: (field & SIZE_IN_LOW_BITS) !== 0n ? Number(BigInt.asUintN(SALT_BITS, field >> SALT_SHIFT)) : undefined,
   }
+}
+
+/** The directory with an index, as on disk below the store path's data directory. */
+export function directoryName(directoryIndex: number): string {
+  return `${hex(directoryIndex >> 8)}/${hex(directoryIndex & 0xff)}`
+}
+
+/** The file name of what lies in a directory of a store path. */
+export function nameAt(storePathIndex: number, directory: string, baseName: string): string {
+  return `M${hex(storePathIndex)}/${directory}/${baseName}`
 }
 
 /** Makes the name of a new plain file. Throws RangeError on a size, id or extension that does not fit. */
@@ -162,13 +179,13 @@ export function encodeFileName(file: NewFileName): string {
   const padLength = 7 - suffix.length
   const padding = String(file.padding % 10 ** padLength).padStart(padLength, '0')
   const tail = padLength === 0 ? suffix : padding + suffix
-  return `M${hex(file.storePathIndex)}/${hex(file.directoryIndex >> 8)}/${hex(file.directoryIndex & 0xff)}/${bytes.toString('base64url')}${tail}`
+  return nameAt(file.storePathIndex, directoryName(file.directoryIndex), bytes.toString('base64url') + tail)
 }
 
 function sizeField(sizeBytes: number, salt: number): bigint {
   const size = BigInt(sizeBytes)
   if (sizeBytes >= SIZE_WITHOUT_SALT_MIN) return size
-  return SIZE_IN_LOW_BITS | (BigInt.asUintN(Number(SALT_BITS), BigInt(salt)) << SALT_SHIFT) | size
+  return SIZE_IN_LOW_BITS | (BigInt.asUintN(SALT_BITS, BigInt(salt)) << SALT_SHIFT) | size
 }
 
 function sizeOf(field: bigint): number {

@@ -12,7 +12,7 @@ import { type Clock, type Disk, DiskError, type DiskFile } from '../runtime/worl
 import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
 
 /** Records of one flush: 512 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
-const BATCH_RECORDS_MAX = 1024
+export const BATCH_RECORDS_MAX = 1024
 
 /** What the caller says of a record; the binlog gives it its place. */
 export interface RecordDraft {
@@ -62,13 +62,18 @@ export class Binlog {
   #fileBytes: number
   #lastSequence: number
   #lastTimeMs: number
+  /** The last record that is durable. */
+  #durableSequence: number
   #end: BinlogEnd
   #flushing: Promise<void> | undefined
   #syncing = false
   #effects: Promise<void> = Promise.resolve()
   #failure: Error | undefined
 
-  /** Goes on where recovery found the end; `file` is the last binlog file, `fileBytes` its length, undefined for a new binlog. */
+  /**
+   * Goes on where recovery found the end, behind the record with `lastSequence`. `skipped` sequences are not given to
+   * anybody. `file` is the last binlog file, `fileBytes` its length, undefined for a new binlog.
+   */
   constructor(
     disk: Disk,
     clock: Clock,
@@ -76,6 +81,8 @@ export class Binlog {
       directory: string
       epoch: number
       end: BinlogEnd
+      lastSequence: number
+      skipped: number
       file: DiskFile | undefined
       fileBytes: number
       fileBytesMax?: number
@@ -87,8 +94,9 @@ export class Binlog {
     this.#fileBytesMax = at.fileBytesMax ?? BINLOG_FILE_BYTES
     this.epoch = at.epoch
     this.#end = at.end
-    this.#lastSequence = at.end.sequence
+    this.#lastSequence = at.end.sequence + at.skipped
     this.#lastTimeMs = at.end.timeMs
+    this.#durableSequence = at.lastSequence
     this.#file = at.file
     this.#fileBytes = at.fileBytes
   }
@@ -138,7 +146,7 @@ export class Binlog {
   async #flush(): Promise<void> {
     while (this.#queue.length > 0) {
       const batch = this.#queue.splice(0, BATCH_RECORDS_MAX)
-      const records = batch.map(waiting => this.#recordOf(waiting, batch[0]!.sequence))
+      const records = batch.map(waiting => this.#recordOf(waiting, this.#durableSequence + 1))
       const lines = records.map(encodeRecord)
       try {
         await this.#write(Buffer.from(lines.join(''), 'latin1'), batch[0]!.sequence)
@@ -147,6 +155,7 @@ export class Binlog {
         else this.#fail(error as Error, batch)
         break
       }
+      this.#durableSequence = batch.at(-1)!.sequence
       // Effects of one batch wait for those of the last: a removal must not overtake the rename it follows.
       this.#effects = this.#effects.then(() => this.#takeEffect(batch, records, lines))
     }

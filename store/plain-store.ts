@@ -13,7 +13,7 @@ import {
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
-import { Binlog, type BinlogEnd, type Flush } from './binlog.ts'
+import { Binlog, type BinlogEnd, type Flush, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
 import { writeCheckpoint } from './checkpoint.ts'
@@ -124,8 +124,8 @@ export class PlainStore implements Store {
       epoch: identity.epoch,
     })
     for (const { uploadId, name } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(name))
-    const { redone, tornBytes, damagedLines, missing, removedTemporaries } = recovered
-    this.recovery = { redone, tornBytes, damagedLines, missing, removedTemporaries }
+    const { redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
+    this.recovery = { redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
     this.#binlog.onFlush(({ sequence }) => {
       if (sequence - this.#checkpointed >= CHECKPOINT_RECORDS) void this.#checkpoint()
     })
@@ -158,8 +158,9 @@ export class PlainStore implements Store {
     if (roots.length > identity.storePathCount) {
       await writeIdentity(world.disk, options.dataDirectory, { ...identity, storePathCount: roots.length })
     }
-    const recovered = await recover(world.disk, options.dataDirectory, identity.epoch, paths)
+    const recovered = await recover(world.disk, options.dataDirectory, identity, paths)
     const store = new PlainStore(world, timers, log, options, identity, paths, recovered)
+    await store.#begin(recovered)
     if (!store.#hasFailedPath) await store.#writeCheckpoint()
     return store
   }
@@ -350,6 +351,19 @@ export class PlainStore implements Store {
       if (this.#enqueued.get(source) === entry) this.#enqueued.delete(source)
     })
     return done
+  }
+
+  /**
+   * Claims the sequences that were skipped, and gives files that lost their records new ones, so that peers get them.
+   * A binlog that cannot be written now refuses uploads later; what is there is served all the same.
+   */
+  async #begin({ skipped, orphans }: Recovery): Promise<void> {
+    const effect = async () => undefined
+    const started: RecordDraft[] = skipped === 0 ? [] : [{ op: 'S', name: '-', effect }]
+    const drafts = [...started, ...orphans.map((name): RecordDraft => ({ op: 'C', name, effect }))]
+    await Promise.all(drafts.map(draft => this.#binlog.append(() => draft))).catch(error =>
+      this.#log.error({ err: error }, 'the start could not be recorded'),
+    )
   }
 
   /** Makes the bytes durable. Later failures leave the temporary file alone: its record may be durable already. */

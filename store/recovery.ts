@@ -2,21 +2,27 @@
  * What happens before a data directory serves again.
  *
  *     checkpoint ──▶ every record after it ──▶ its effect is done again ──▶ left-over temporary files are removed
+ *                            │                                            └▶ files without a record are looked for
  *                            │
  *                            ├─ a bad line, and nothing of a later batch behind it: the torn end of the last flush,
  *                            │  which was never acknowledged; the file is cut there
  *                            └─ a bad line with a later batch behind it: damage to something acknowledged; it is
  *                               counted and told, and the records after it are kept
+ *
+ * What looks like a torn end may be a damaged one: a record that was acknowledged, and that peers may have. So the
+ * sequences that a torn flush could have had are never given again, and a file that has its name, which only a durable
+ * record can have given it, gets a new record if its own is not there.
  */
 
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
-import type { BinlogEnd } from './binlog.ts'
+import { BATCH_RECORDS_MAX, type BinlogEnd } from './binlog.ts'
 import { binlogDirectory, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
 import { readRecords } from './binlog-reader.ts'
 import { readCheckpoint } from './checkpoint.ts'
+import { OrphanSearch } from './orphans.ts'
 import { placeFile, removeFile } from './placing.ts'
 import type { StorePath } from './store-path.ts'
 import { UPLOAD_IDS_MAX } from './upload-ids.ts'
@@ -24,6 +30,12 @@ import { UPLOAD_IDS_MAX } from './upload-ids.ts'
 /** What recovery found and did. */
 export interface Recovery {
   readonly end: BinlogEnd
+  /** Of the last record that can be read: before the end, if the checkpoint covers one that was lost. */
+  readonly lastSequence: number
+  /** So many sequences after the end may have been given to records that are gone, and must not be given again. */
+  readonly skipped: number
+  /** Names of files of this source that are in place and have no record. */
+  readonly orphans: readonly string[]
   readonly positions: Map<number, SourcePosition>
   /** The last binlog file, open for the next record, and its length. */
   readonly file: DiskFile | undefined
@@ -43,7 +55,7 @@ export interface Recovery {
 export async function recover(
   disk: Disk,
   dataDirectory: string,
-  epoch: number,
+  { epoch, storageId }: { epoch: number; storageId: number },
   storePaths: ReadonlyMap<number, StorePath>,
 ): Promise<Recovery> {
   const directory = binlogDirectory(dataDirectory)
@@ -51,10 +63,12 @@ export async function recover(
   const checkpoint = await readCheckpoint(disk, dataDirectory, epoch)
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
+  const orphans = new OrphanSearch(storageId)
   let end: BinlogEnd = { sequence: checkpoint.sequence, timeMs: checkpoint.timeMs }
   let redone = 0
   let tornBytes = 0
   let damagedLines = 0
+  let lastSequence = 0
   let last: { file: DiskFile; bytes: number } | undefined
 
   const files = await listBinlogFiles(disk, directory, epoch)
@@ -67,8 +81,9 @@ export async function recover(
     // What we are about to read may be in memory only, and no effect may outlive its record.
     await file.sync()
     const from = await findSequence(file, checkpoint.sequence + 1)
+    if (from === 0) orphans.noteFile(firstSequence)
     let bytes = await file.sizeBytes()
-    let lastSequence = firstSequence - 1
+    lastSequence = firstSequence - 1
     for await (const { record, offsetBytes } of readLines(file, from)) {
       if (record === undefined) {
         const isLastFile = path === replayed.at(-1)!.path
@@ -84,6 +99,7 @@ export async function recover(
         continue
       }
       lastSequence = record.sequence
+      orphans.note(record)
       if (record.sequence <= checkpoint.sequence) continue
       await redo(disk, record, storePaths, missing)
       redone++
@@ -98,6 +114,9 @@ export async function recover(
   for (const path of storePaths.values()) await path.syncChanges()
   return {
     end,
+    lastSequence,
+    skipped: files.length === 0 ? 0 : BATCH_RECORDS_MAX,
+    orphans: await orphans.find(storePaths, end.sequence),
     positions,
     file: last?.file,
     fileBytes: last?.bytes ?? 0,
@@ -126,6 +145,7 @@ async function redo(
   storePaths: ReadonlyMap<number, StorePath>,
   missing: Set<string>,
 ): Promise<void> {
+  if (record.op === 'S') return
   const parts = decodeFileName(record.name)
   const storePath = storePaths.get(parts.storePathIndex)
   if (storePath === undefined || storePath.failure !== undefined) {

@@ -5,8 +5,8 @@
  *     <path>/tmp/<token>         files on their way in
  *     <path>/data/0A/3F/<name>   files, in 256 x 256 directories made when they are first needed
  */
-import { join } from 'node:path'
-import { DIRECTORIES, type FileNameParts } from '../protocol/file-id.ts'
+import { dirname, join } from 'node:path'
+import { DIRECTORIES, directoryName, type FileNameParts, nameAt } from '../protocol/file-id.ts'
 import type { StorePathReport } from '../protocol/storage-messages.ts'
 import { type Disk, DiskError } from '../runtime/world.ts'
 import { CoalescedSync } from './coalesced-sync.ts'
@@ -76,13 +76,12 @@ export class StorePath {
   }
 
   /** Makes sure that a file's directory exists. */
-  async makeDirectoryOf(file: Pick<FileNameParts, 'directory'>): Promise<void> {
-    const [high = '', low = ''] = file.directory.split('/')
-    const index = Number.parseInt(high, 16) * DIRECTORIES + Number.parseInt(low, 16)
+  async makeDirectoryOf(file: Pick<FileNameParts, 'directory' | 'directoryIndex'>): Promise<void> {
+    const index = file.directoryIndex
     const bit = 1 << (index & 7)
     if ((this.#made[index >> 3]! & bit) !== 0) return
     await this.#disk.makeDirectory(join(this.root, 'data', file.directory))
-    this.#changed.add(join(this.root, 'data', high)).add(join(this.root, 'data'))
+    this.#changed.add(dirname(join(this.root, 'data', file.directory))).add(join(this.root, 'data'))
     this.#made[index >> 3]! |= bit
   }
 
@@ -90,6 +89,20 @@ export class StorePath {
   async hasDirectoryOf(file: Pick<FileNameParts, 'directory'>): Promise<boolean> {
     await this.checkPresent()
     return (await this.#disk.stat(join(this.root, 'data', file.directory))) !== undefined
+  }
+
+  /** Names of whatever lies in some directories, by their indexes; those that do not exist cost nothing. */
+  async *namesIn(directoryIndexes: Iterable<number>): AsyncGenerator<string> {
+    const data = join(this.root, 'data')
+    const made = new Map<string, Set<string>>()
+    const high = new Set(await this.#disk.list(data))
+    for (const directory of [...directoryIndexes].map(directoryName)) {
+      const [parent = '', own = ''] = directory.split('/')
+      if (!high.has(parent)) continue
+      if (!made.has(parent)) made.set(parent, new Set(await this.#disk.list(join(data, parent))))
+      if (!made.get(parent)!.has(own)) continue
+      for (const name of await this.#disk.list(join(data, directory))) yield nameAt(this.index, directory, name)
+    }
   }
 
   /** Notes that a file's directory has to be synced before the record of the change may be forgotten. */

@@ -8,7 +8,10 @@ import type { Recovery } from './recovery.ts'
 import type { StoredFile } from './stored-file.ts'
 
 /** What recovery has to report. */
-export type RecoveryReport = Omit<Recovery, 'file' | 'fileBytes' | 'positions' | 'uploads' | 'end'>
+export type RecoveryReport = Omit<
+  Recovery,
+  'file' | 'fileBytes' | 'positions' | 'uploads' | 'end' | 'lastSequence' | 'skipped'
+>
 
 /** A record of a source as a peer gets it: with the place of the shipped record before it, so that a gap is seen. */
 export interface ShippedRecord {

@@ -275,6 +275,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         recoveryTornBytes: recovery.tornBytes,
         recoveryDamagedLines: recovery.damagedLines,
         recoveryMissing: recovery.missing.length,
+        recoveryOrphans: recovery.orphans.length,
       },
     }
   }

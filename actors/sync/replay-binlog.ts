@@ -69,7 +69,7 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       const until = store.end.sequence
       for await (const next of store.readRecords({ after: read, until }, cursor)) {
         // Each server ships its own records; what it applied for others is theirs to ship.
-        if (next.record.origin !== undefined) continue
+        if (next.record.origin !== undefined || next.record.op === 'S') continue
         const { done } = await ship(context, client, next, shipped)
         shipped = next.record.sequence
         // A failure is met in order, by `confirm`; until then nobody else looks.

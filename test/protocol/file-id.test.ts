@@ -10,6 +10,8 @@ import {
   isGroupName,
   type NewFileName,
   parseFileId,
+  SALT_BITS,
+  SIZE_WITHOUT_SALT_MIN,
   STORAGE_ID_MAX,
 } from '../../protocol/file-id.ts'
 import { GOLDEN_ADDRESS, GOLDEN_FRAMES, GOLDEN_NAMES, GOLDEN_TIME_S } from './fastdfs-golden.ts'
@@ -91,6 +93,7 @@ describe('file name', () => {
         expect(parts).to.deep.equal({
           storePathIndex: made.storePathIndex,
           directory: parts.directory,
+          directoryIndex: made.directoryIndex,
           baseName: name.slice(10),
           storageId: made.storageId,
           address: undefined,
@@ -98,6 +101,7 @@ describe('file name', () => {
           kind: 'plain',
           sizeBytes: made.sizeBytes,
           crc32: made.crc32,
+          salt: made.sizeBytes < SIZE_WITHOUT_SALT_MIN ? made.salt % 2 ** SALT_BITS : undefined,
         })
         expect(Number.parseInt(parts.directory.replace('/', ''), 16)).to.equal(made.directoryIndex)
         if (made.extension !== '') expect(name.endsWith(`.${made.extension}`)).to.equal(true)

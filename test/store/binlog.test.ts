@@ -36,7 +36,7 @@ describe('binlog', () => {
   function open(fileBytesMax?: number): Binlog {
     const end = { sequence: 0, timeMs: 0 }
     return new Binlog(disk, clock, {
-      ...{ directory, epoch: EPOCH, end, file: undefined, fileBytes: 0 },
+      ...{ directory, epoch: EPOCH, end, lastSequence: 0, skipped: 0, file: undefined, fileBytes: 0 },
       ...(fileBytesMax !== undefined && { fileBytesMax }),
     })
   }

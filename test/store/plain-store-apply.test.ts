@@ -4,7 +4,16 @@ import { expect } from 'chai'
 import type { BinlogRecord } from '../../protocol/binlog-record.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import type { ShippedRecord, Store } from '../../store/store.ts'
-import { contentOf, download, fill, type OpenStore, rejection, upload, Workshop } from './store-fixture.ts'
+import {
+  contentOf,
+  download,
+  fill,
+  type OpenStore,
+  rejection,
+  START_SEQUENCES,
+  upload,
+  Workshop,
+} from './store-fixture.ts'
 
 const SOURCE = 9
 
@@ -258,7 +267,7 @@ describe('record of a peer', () => {
     await apply(all[1]!, again.store)
     await apply(all[2]!, again.store)
     expect(positionOf(again.store)).to.equal(3)
-    expect(again.store.end.sequence).to.equal(3)
+    expect(again.store.end.sequence).to.equal(3 + START_SEQUENCES)
   })
 
   it('of a later epoch begins anew, and those of an earlier one come to nothing', async () => {

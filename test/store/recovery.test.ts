@@ -10,7 +10,7 @@ import { type Recovery, recover } from '../../store/recovery.ts'
 import { StorePath } from '../../store/store-path.ts'
 import { until } from '../until.ts'
 import type { CallPattern } from './faulty-disk.ts'
-import { contentOf, download, fill, type OpenStore, upload, Workshop } from './store-fixture.ts'
+import { contentOf, download, fill, type OpenStore, START_SEQUENCES, upload, Workshop } from './store-fixture.ts'
 
 const EPOCH = 1
 const INCARNATION = '0'.repeat(32)
@@ -60,7 +60,7 @@ describe('recovery', () => {
       it(`of ${sizeBytes} bytes forgets the file if there is no record`, async () => {
         const opened = await workshop.open()
         const again = await crashAt(opened, { action: 'write', path: /binlog/ }, () => upload(opened.store, content))
-        expect(again.store.end.sequence).to.equal(0)
+        expect(again.store.end.sequence).to.equal(START_SEQUENCES)
         expect(again.store.recovery.removedTemporaries).to.equal(sizeBytes === LARGE ? 2 : 1)
         expect(await filesOf('copy0')).to.deep.equal([])
         expect(await temporariesOf('copy0')).to.deep.equal([])
@@ -140,7 +140,7 @@ describe('recovery', () => {
       await opened.close()
       const again = await workshop.open()
       expect(again.store.recovery.redone).to.equal(0)
-      expect(again.store.end.sequence).to.equal(1)
+      expect(again.store.end.sequence).to.equal(1 + START_SEQUENCES)
       expect(await download(again.store, name)).to.deep.equal(contentOf(5))
     })
 
@@ -153,7 +153,7 @@ describe('recovery', () => {
       await upload(opened.store, contentOf(5, 9))
       const again = await workshop.open(await workshop.crash())
       expect(again.store.recovery).to.include({ redone: 1 })
-      expect(again.store.end.sequence).to.equal(6)
+      expect(again.store.end.sequence).to.equal(6 + START_SEQUENCES)
     })
 
     it('that is written while a file is being renamed does not count that file as safe', async () => {
@@ -241,7 +241,7 @@ describe('recovery', () => {
     async function recoverFrom(text: string, checkpoint = 0): Promise<Recovery & { left: string }> {
       await writeFile(path(), text, 'latin1')
       await writeCheckpoint(disk, directory, { epoch: EPOCH, sequence: checkpoint, timeMs: 5, positions: [] })
-      const recovered = await recover(disk, directory, EPOCH, paths)
+      const recovered = await recover(disk, directory, { epoch: EPOCH, storageId: 7 }, paths)
       await recovered.file?.close()
       return { ...recovered, left: await readFile(path(), 'latin1') }
     }
@@ -358,20 +358,30 @@ describe('recovery', () => {
     const first = await upload(opened.store, contentOf(5, 1))
     await opened.close()
     const crashed = await workshop.open()
-    await upload(crashed.store, contentOf(5, 2))
+    const lost = await upload(crashed.store, contentOf(5, 2))
     const text = await readFile(binlogOf('data'), 'latin1')
-    const start = text.indexOf('\n') + 1
+    const start = text.lastIndexOf('\n', text.length - 2) + 1
     for (const at of [start, start + 1, start + 60, text.length - 1]) {
       const copy = await workshop.crash()
       await writeFile(binlogOf(copy), text.slice(0, at), 'latin1')
       const torn = await workshop.open(copy)
       expect(torn.store.recovery.tornBytes).to.equal(at - start)
       const second = await upload(torn.store, contentOf(5, 3))
-      expect(torn.store.end.sequence).to.equal(2)
       const after = await workshop.open(await workshop.crash(copy))
       expect(after.store.recovery).to.include({ damagedLines: 0, tornBytes: 0 })
       expect(await download(after.store, first)).to.deep.equal(contentOf(5, 1))
       expect(await download(after.store, second)).to.deep.equal(contentOf(5, 3))
+      expect(torn.store.recovery.orphans).to.deep.equal([lost])
+      expect(await download(after.store, lost)).to.deep.equal(contentOf(5, 2))
+      const records: BinlogRecord[] = []
+      const all = { after: 0, until: after.store.end.sequence }
+      for await (const { record } of after.store.readRecords(all)) records.push(record)
+      expect(records.filter(record => record.op === 'C').map(record => record.name)).to.deep.equal([
+        first,
+        lost,
+        second,
+      ])
+      expect(after.store.recovery.orphans).to.deep.equal([])
       await torn.close()
       await after.close()
     }

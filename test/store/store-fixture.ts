@@ -7,6 +7,7 @@ import { silentLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { Timers } from '../../runtime/timers.ts'
 import type { Disk, World } from '../../runtime/world.ts'
+import { BATCH_RECORDS_MAX } from '../../store/binlog.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { openDirectory, PlainStore, type StoreOptions } from '../../store/plain-store.ts'
@@ -15,6 +16,9 @@ import type { Store } from '../../store/store.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import { FaultyDisk } from './faulty-disk.ts'
+
+/** A start claims the sequences that a lost flush may have had, and one for its own record. */
+export const START_SEQUENCES = BATCH_RECORDS_MAX + 1
 
 export const STORAGE_ID = 7
 export const GROUP = 'group1'

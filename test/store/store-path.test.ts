@@ -67,7 +67,7 @@ describe('store path', () => {
   it('makes a directory once, and syncs it and those above it with the changes', async () => {
     const path = await StorePath.open(disk, 0, root, 0, OURS)
     for (let i = 0; i < 3; i++) {
-      await path.makeDirectoryOf({ directory: '0A/3F' })
+      await path.makeDirectoryOf({ directory: '0A/3F', directoryIndex: 0x0a3f })
       path.noteChange({ directory: '0A/3F' })
     }
     expect(disk.count({ action: 'makeDirectory', path: /0A\/3F$/ })).to.equal(1)
@@ -83,7 +83,7 @@ describe('store path', () => {
 
   it('keeps its changes in mind when a sync fails', async () => {
     const path = await StorePath.open(disk, 0, root, 0, OURS)
-    await path.makeDirectoryOf({ directory: '00/01' })
+    await path.makeDirectoryOf({ directory: '00/01', directoryIndex: 1 })
     disk.fail({ action: 'syncDirectory', path: /data/ }, 'EIO')
     expect(await rejection(path.syncChanges())).to.include({ errno: 'EIO' })
     await path.syncChanges()
