@@ -3,13 +3,13 @@
  *
  *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs }] }
  *
- * Everything up to `sequence` is where it belongs. A checkpoint that is missing or of another epoch costs time only:
- * recovery then starts at the first record.
+ * Everything up to `sequence` is where it belongs. A checkpoint that is missing, damaged or of another epoch costs time
+ * only: recovery then starts at the first record.
  */
 import { join } from 'node:path'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
 import type { Disk } from '../runtime/world.ts'
-import { readDocument, writeDocument } from './durable-document.ts'
+import { DocumentDamagedError, readDocument, writeDocument } from './durable-document.ts'
 
 const CHECKPOINT_VERSION = 1
 
@@ -20,14 +20,21 @@ export interface Checkpoint {
   readonly timeMs: number
   /** How far the records of each peer have been applied. */
   readonly positions: readonly SourcePosition[]
+  /** What is on the disk could not be read. */
+  readonly damaged?: boolean
 }
 
 /** Reads the checkpoint of an epoch; one of an earlier epoch still tells the positions. */
 export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: number): Promise<Checkpoint> {
-  const found = (await readDocument(disk, join(dataDirectory, 'checkpoint'))) as
-    | (Checkpoint & { version: number })
-    | undefined
-  if (found?.version !== CHECKPOINT_VERSION) return { epoch, sequence: 0, timeMs: 0, positions: [] }
+  const none = { epoch, sequence: 0, timeMs: 0, positions: [] }
+  let found: (Checkpoint & { version: number }) | undefined
+  try {
+    found = (await readDocument(disk, join(dataDirectory, 'checkpoint'))) as typeof found
+  } catch (error) {
+    if (error instanceof DocumentDamagedError) return { ...none, damaged: true }
+    throw error
+  }
+  if (found?.version !== CHECKPOINT_VERSION) return none
   if (found.epoch !== epoch) return { ...found, epoch, sequence: 0 }
   return found
 }

@@ -17,6 +17,7 @@ import { Binlog, type BinlogEnd, type Flush, type RecordDraft } from './binlog.t
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
 import { writeCheckpoint } from './checkpoint.ts'
+import { makeDurableDirectory } from './durable-directory.ts'
 import { type Identity, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
@@ -54,7 +55,7 @@ export interface OpenDirectory {
 
 /** Locks a data directory and reads whose it is. Rejects with a DiskError (`EEXIST`) if another process has it. */
 export async function openDirectory(world: World, options: StoreOptions): Promise<OpenDirectory> {
-  await world.disk.makeDirectory(options.dataDirectory)
+  await makeDurableDirectory(world.disk, options.dataDirectory)
   const lock = await world.disk.lock(options.dataDirectory)
   try {
     const wanted = { storageId: options.storageId, group: options.group }
@@ -124,8 +125,8 @@ export class PlainStore implements Store {
       epoch: identity.epoch,
     })
     for (const { uploadId, name } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(name))
-    const { redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
-    this.recovery = { redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
+    const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
+    this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
     this.#binlog.onFlush(({ sequence }) => {
       if (sequence - this.#checkpointed >= CHECKPOINT_RECORDS) void this.#checkpoint()
     })

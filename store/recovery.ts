@@ -22,6 +22,7 @@ import { BATCH_RECORDS_MAX, type BinlogEnd } from './binlog.ts'
 import { binlogDirectory, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
 import { readRecords } from './binlog-reader.ts'
 import { readCheckpoint } from './checkpoint.ts'
+import { makeDurableDirectory } from './durable-directory.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeFile, removeFile } from './placing.ts'
 import type { StorePath } from './store-path.ts'
@@ -42,6 +43,8 @@ export interface Recovery {
   readonly fileBytes: number
   /** Upload ids at the end of the binlog and their names, oldest first. */
   readonly uploads: readonly { uploadId: string; name: string }[]
+  /** There was one and it could not be read: everything was done again. */
+  readonly checkpointDamaged: boolean
   readonly redone: number
   /** Bytes cut from the end of the binlog. */
   readonly tornBytes: number
@@ -59,7 +62,7 @@ export async function recover(
   storePaths: ReadonlyMap<number, StorePath>,
 ): Promise<Recovery> {
   const directory = binlogDirectory(dataDirectory)
-  await disk.makeDirectory(directory)
+  await makeDurableDirectory(disk, directory)
   const checkpoint = await readCheckpoint(disk, dataDirectory, epoch)
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
@@ -121,6 +124,7 @@ export async function recover(
     file: last?.file,
     fileBytes: last?.bytes ?? 0,
     uploads: await lastUploads(disk, directory, epoch, end.sequence),
+    checkpointDamaged: checkpoint.damaged === true,
     redone,
     tornBytes,
     damagedLines,
@@ -159,6 +163,8 @@ async function redo(
     const waiting = (await disk.stat(storePath.temporaryPath(record.token))) !== undefined
     if (waiting) await placeFile(disk, storePath, record.token, record.name)
     else if ((await disk.stat(storePath.pathOf(parts))) === undefined) missing.add(record.name)
+    // In place, but perhaps in memory only: the next checkpoint must not forget the record before the entry is durable.
+    else await storePath.noteFile(parts)
   }
 }
 

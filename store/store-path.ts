@@ -10,6 +10,7 @@ import { DIRECTORIES, directoryName, type FileNameParts, nameAt } from '../proto
 import type { StorePathReport } from '../protocol/storage-messages.ts'
 import { type Disk, DiskError } from '../runtime/world.ts'
 import { CoalescedSync } from './coalesced-sync.ts'
+import { makeDurableDirectory } from './durable-directory.ts'
 import { DocumentDamagedError, readDocument, writeDocument } from './durable-document.ts'
 
 const STORE_PATH_VERSION = 1
@@ -49,6 +50,7 @@ export class StorePath {
       path.fail(new DiskError('find', root, 'ENODEV'))
       return path
     }
+    await makeDurableDirectory(disk, root)
     await disk.makeDirectory(join(root, 'tmp'))
     await disk.makeDirectory(join(root, 'data'))
     const found = await path.#readIdentity()
@@ -73,6 +75,12 @@ export class StorePath {
   /** Makes the entries of files on their way in durable; many at once share one sync. */
   syncTemporary(): Promise<void> {
     return this.#temporarySync.request()
+  }
+
+  /** Notes that a file's entry, and its directories', have to be synced before its record may be forgotten. */
+  async noteFile(file: Pick<FileNameParts, 'directory' | 'directoryIndex'>): Promise<void> {
+    await this.makeDirectoryOf(file)
+    this.noteChange(file)
   }
 
   /** Makes sure that a file's directory exists. */

@@ -3,6 +3,7 @@ import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Gatekeeper } from '../../runtime/handshake.ts'
+import { DiskError } from '../../runtime/world.ts'
 import { syncPosition, syncRecord } from './apply-record.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
@@ -55,6 +56,10 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
       return await answer(request)
     } catch (error) {
       context.counts.failed++
+      if (error instanceof DiskError) {
+        context.log.error({ err: error }, 'a disk failed under a request')
+        throw new DfsError('unavailable', 'a disk of this server failed', { cause: error })
+      }
       throw error
     }
   }

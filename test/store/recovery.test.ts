@@ -156,6 +156,15 @@ describe('recovery', () => {
       expect(again.store.end.sequence).to.equal(6 + START_SEQUENCES)
     })
 
+    it('that is written at a start does not count files as safe that a killed process had only renamed', async () => {
+      const opened = await workshop.open()
+      await upload(opened.store, contentOf(5))
+      const { disk } = await workshop.open(await workshop.crash())
+      const synced = (path: RegExp) => disk.find('end', { action: 'syncDirectory', path })
+      const checkpoint = disk.find('begin', { action: 'rename', path: /checkpoint$/ })
+      for (const path of [/data$/, /data\/00$/, /data\/00\/00$/]) expect(synced(path)).to.be.within(0, checkpoint)
+    })
+
     it('that is written while a file is being renamed does not count that file as safe', async () => {
       const opened = await workshop.open()
       const { disk, clock } = opened
