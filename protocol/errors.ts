@@ -46,6 +46,13 @@ export const ERRORS = {
     retryable: false,
     about: 'There is no such file: said only by those who would have it.',
   },
+  not_here: {
+    status: 404,
+    errno: ENOENT,
+    retryable: true,
+    about:
+      'What members of a group tell each other: this one does not have the file, and cannot say what became of it.',
+  },
   unknown_group: {
     status: 404,
     errno: ENOENT,

@@ -47,6 +47,12 @@ export async function listBinlogFiles(disk: Disk, directory: string, epoch: numb
   return files.sort((a, b) => a.firstSequence - b.firstSequence)
 }
 
+/** The last epoch before one that has files. */
+export async function epochBefore(disk: Disk, directory: string, epoch: number): Promise<number | undefined> {
+  const epochs = (await disk.list(directory)).map(name => Number(FILE_NAME.exec(name)?.[1] ?? epoch))
+  return epochs.filter(other => other < epoch).sort((a, b) => b - a)[0]
+}
+
 /** The file that holds a sequence, or would. */
 export function fileOf(files: readonly BinlogFile[], sequence: number): BinlogFile | undefined {
   return files.findLast(file => file.firstSequence <= sequence)

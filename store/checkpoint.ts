@@ -20,13 +20,17 @@ export interface Checkpoint {
   readonly timeMs: number
   /** How far the records of each peer have been applied. */
   readonly positions: readonly SourcePosition[]
-  /** What is on the disk could not be read. */
-  readonly damaged?: boolean
+}
+
+/** What was found in place of a checkpoint: `current` is false if it is missing, damaged or of an earlier epoch. */
+export interface FoundCheckpoint extends Checkpoint {
+  readonly current: boolean
+  readonly damaged: boolean
 }
 
 /** Reads the checkpoint of an epoch; one of an earlier epoch still tells the positions. */
-export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: number): Promise<Checkpoint> {
-  const none = { epoch, sequence: 0, timeMs: 0, positions: [] }
+export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: number): Promise<FoundCheckpoint> {
+  const none = { epoch, sequence: 0, timeMs: 0, positions: [], current: false, damaged: false }
   let found: (Checkpoint & { version: number }) | undefined
   try {
     found = (await readDocument(disk, join(dataDirectory, 'checkpoint'))) as typeof found
@@ -35,8 +39,9 @@ export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: n
     throw error
   }
   if (found?.version !== CHECKPOINT_VERSION) return none
-  if (found.epoch !== epoch) return { ...found, epoch, sequence: 0 }
-  return found
+  const { timeMs, positions } = found
+  if (found.epoch !== epoch) return { ...none, timeMs, positions }
+  return { ...none, sequence: found.sequence, timeMs, positions, current: true }
 }
 
 /** Replaces the checkpoint; durable when it resolves. */

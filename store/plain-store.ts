@@ -1,9 +1,9 @@
 /** The store in which every file is a file of its own. */
 import { join } from 'node:path'
-import type { BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
+import type { BinlogOp, BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
 import { isAfter } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import { decodeFileName, encodeFileName, type FileNameParts, STORAGE_ID_MAX } from '../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, STORAGE_ID_MAX } from '../protocol/file-id.ts'
 import {
   type SourcePosition,
   STORE_PATH_ANY,
@@ -13,7 +13,7 @@ import {
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
-import { Binlog, type BinlogEnd, type Flush, type RecordDraft } from './binlog.ts'
+import { BATCH_RECORDS_MAX, Binlog, type BinlogEnd, type Flush } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
 import { writeCheckpoint } from './checkpoint.ts'
@@ -94,6 +94,8 @@ export class PlainStore implements Store {
   /** Resolves when the record before has been given to the binlog, by source. */
   readonly #turns = new Map<number, Promise<void>>()
   readonly #stopCheckpoints: () => void
+  /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
+  #begun = false
   #tokens = 0
   #pathTurn = 0
   #checkpointed: number
@@ -162,7 +164,7 @@ export class PlainStore implements Store {
     const recovered = await recover(world.disk, options.dataDirectory, identity, paths)
     const store = new PlainStore(world, timers, log, options, identity, paths, recovered)
     await store.#begin(recovered)
-    if (!store.#hasFailedPath) await store.#writeCheckpoint()
+    if (store.#begun && !store.#hasFailedPath) await store.#writeCheckpoint()
     return store
   }
 
@@ -216,6 +218,19 @@ export class PlainStore implements Store {
     return true
   }
 
+  async hasRecordOf(name: string): Promise<boolean> {
+    const { salt } = decodeFileName(name)
+    if (salt === undefined) return false
+    // The salt is the low bits of the sequence; a binlog long enough has a few that fit.
+    const last = this.end.sequence - ((this.end.sequence - salt) % 2 ** SALT_BITS)
+    for (let sequence = last; sequence > 0; sequence -= 2 ** SALT_BITS) {
+      for await (const { record } of this.readRecords({ after: sequence - 1, until: sequence })) {
+        if (record.name === name) return true
+      }
+    }
+    return false
+  }
+
   position(storageId: number): SourcePosition | undefined {
     return this.#positions.get(storageId)
   }
@@ -245,10 +260,7 @@ export class PlainStore implements Store {
   }
 
   readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
-    const directory = binlogDirectory(this.#options.dataDirectory)
-    const onDamage = (path: string, offsetBytes: number) =>
-      this.#log.error({ path, offsetBytes }, 'a binlog line is damaged and cannot be shipped')
-    return readRecords(this.#world.disk, directory, this.epoch, range, onDamage, cursor)
+    return this.#read(this.epoch, range, cursor)
   }
 
   onFlush(listener: (flush: Flush) => void): void {
@@ -355,16 +367,45 @@ export class PlainStore implements Store {
   }
 
   /**
-   * Claims the sequences that were skipped, and gives files that lost their records new ones, so that peers get them.
-   * A binlog that cannot be written now refuses uploads later; what is there is served all the same.
+   * Claims the sequences that were skipped, and gives those files records that lost theirs, so that peers get them. A
+   * binlog that cannot be written now refuses uploads later; what is there is served all the same.
    */
-  async #begin({ skipped, orphans }: Recovery): Promise<void> {
-    const effect = async () => undefined
-    const started: RecordDraft[] = skipped === 0 ? [] : [{ op: 'S', name: '-', effect }]
-    const drafts = [...started, ...orphans.map((name): RecordDraft => ({ op: 'C', name, effect }))]
-    await Promise.all(drafts.map(draft => this.#binlog.append(() => draft))).catch(error =>
-      this.#log.error({ err: error }, 'the start could not be recorded'),
-    )
+  async #begin({ skipped, orphans, previousEpoch }: Recovery): Promise<void> {
+    try {
+      if (skipped > 0) await this.#record('S', '-')
+      if (previousEpoch !== undefined) await this.#carryOver(previousEpoch)
+      await Promise.all(orphans.map(name => this.#record('C', name)))
+      this.#begun = true
+    } catch (error) {
+      this.#log.error({ err: error }, 'the start could not be recorded')
+    }
+  }
+
+  /**
+   * Begins a new epoch with the own records of the one before: peers never ask for those again. Done anew, and with no
+   * harm, if it did not come to its end.
+   */
+  async #carryOver(epoch: number): Promise<void> {
+    const all = { after: 0, until: Number.POSITIVE_INFINITY }
+    const waiting: Promise<unknown>[] = []
+    for await (const { record } of this.#read(epoch, all)) {
+      if (record.origin !== undefined || record.op === 'S') continue
+      waiting.push(this.#record(record.op, record.name))
+      if (waiting.length >= BATCH_RECORDS_MAX) await Promise.all(waiting.splice(0))
+    }
+    await Promise.all(waiting)
+  }
+
+  /** Appends a record whose effect is there already. */
+  #record(op: BinlogOp, name: string): Promise<unknown> {
+    return this.#binlog.append(() => ({ op, name, effect: async () => undefined }))
+  }
+
+  #read(epoch: number, range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
+    const directory = binlogDirectory(this.#options.dataDirectory)
+    const onDamage = (path: string, offsetBytes: number) =>
+      this.#log.error({ path, offsetBytes }, 'a binlog line is damaged and cannot be shipped')
+    return readRecords(this.#world.disk, directory, epoch, range, onDamage, cursor)
   }
 
   /** Makes the bytes durable. Later failures leave the temporary file alone: its record may be durable already. */
@@ -439,7 +480,7 @@ export class PlainStore implements Store {
 
   async #checkpoint(): Promise<void> {
     // A path that failed keeps its records in front of the checkpoint, for the day its disk is back.
-    if (this.#binlog.end.sequence === this.#checkpointed || this.#hasFailedPath) return
+    if (this.#binlog.end.sequence === this.#checkpointed || !this.#begun || this.#hasFailedPath) return
     this.#checkpointing ??= this.#writeCheckpoint()
       .catch(error => this.#log.error({ err: error }, 'no checkpoint could be written'))
       .finally(() => {

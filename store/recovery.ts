@@ -19,7 +19,7 @@ import { decodeFileName } from '../protocol/file-id.ts'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BATCH_RECORDS_MAX, type BinlogEnd } from './binlog.ts'
-import { binlogDirectory, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
+import { binlogDirectory, epochBefore, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
 import { readRecords } from './binlog-reader.ts'
 import { readCheckpoint } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
@@ -35,6 +35,8 @@ export interface Recovery {
   readonly lastSequence: number
   /** So many sequences after the end may have been given to records that are gone, and must not be given again. */
   readonly skipped: number
+  /** The epoch whose records this one has to begin with: peers may not have them all. */
+  readonly previousEpoch: number | undefined
   /** Names of files of this source that are in place and have no record. */
   readonly orphans: readonly string[]
   readonly positions: Map<number, SourcePosition>
@@ -118,13 +120,14 @@ export async function recover(
   return {
     end,
     lastSequence,
+    previousEpoch: checkpoint.current ? undefined : await epochBefore(disk, directory, epoch),
     skipped: files.length === 0 ? 0 : BATCH_RECORDS_MAX,
     orphans: await orphans.find(storePaths, end.sequence),
     positions,
     file: last?.file,
     fileBytes: last?.bytes ?? 0,
     uploads: await lastUploads(disk, directory, epoch, end.sequence),
-    checkpointDamaged: checkpoint.damaged === true,
+    checkpointDamaged: checkpoint.damaged,
     redone,
     tornBytes,
     damagedLines,

@@ -10,7 +10,7 @@ import type { StoredFile } from './stored-file.ts'
 /** What recovery has to report. */
 export type RecoveryReport = Omit<
   Recovery,
-  'file' | 'fileBytes' | 'positions' | 'uploads' | 'end' | 'lastSequence' | 'skipped'
+  'file' | 'fileBytes' | 'positions' | 'uploads' | 'end' | 'lastSequence' | 'skipped' | 'previousEpoch'
 >
 
 /** A record of a source as a peer gets it: with the place of the shipped record before it, so that a gap is seen. */
@@ -43,6 +43,9 @@ export interface Store {
   open(name: string): Promise<StoredFile | undefined>
   /** Deletes a file of this source; false if it is not here. */
   delete(name: string): Promise<boolean>
+
+  /** Whether the record that made a file of this source can be read: what is known of it is all there is to know. */
+  hasRecordOf(name: string): Promise<boolean>
 
   /** How far the records of a source have been applied here. */
   position(storageId: number): SourcePosition | undefined

@@ -3,7 +3,8 @@ import { NAME_BODY_BYTES_MAX, readGroupAndName, writeGroupAndName } from '../../
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
-import { absence, admitName, connectPeer, type PortContext } from './port-context.ts'
+import { askAbout } from './absence.ts'
+import { admitName, connectPeer, type PortContext } from './port-context.ts'
 
 /** FastDFS's delete, 12. */
 export async function deleteFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -11,7 +12,13 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
   request.bodyTaken()
   const parts = admitName(context, id)
   if (parts.storageId === context.store.storageId) {
-    if (!(await context.store.delete(id.name))) throw absence(context, parts)
+    if (!(await context.store.delete(id.name))) {
+      const body = writeGroupAndName(id.group, id.name)
+      await askAbout(context, request, { name: id.name, file: parts }, client =>
+        client.request(COMMANDS.queryFileInfo, body),
+      )
+      throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')
+    }
     context.counts.deletes++
     return { status: 0, release: async () => context.onPhase('acknowledged') }
   }

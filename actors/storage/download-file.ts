@@ -8,7 +8,8 @@ import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
-import { absence, admitName, askOthers, isLastWord, type PortContext } from './port-context.ts'
+import { askAbout, askOthers } from './absence.ts'
+import { admitName, type PortContext } from './port-context.ts'
 
 /** The longest body of a download request: range, group and the longest name. */
 const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
@@ -38,11 +39,10 @@ export async function downloadFile(context: PortContext, request: FrameRequest):
       await file.close()
       // A bad copy here is as good as none: another member may have a good one.
       if (toDfsError(error).code !== 'corrupt' || request.connection.role === 'peer') throw error
-      return passOn(context, parts, wanted).catch(() => Promise.reject(error))
+      return askOthers(context, parts, passOn(context, wanted)).catch(() => Promise.reject(error))
     }
   }
-  if (request.connection.role === 'peer' || isLastWord(context, parts)) throw absence(context, parts)
-  return passOn(context, parts, wanted)
+  return askAbout(context, request, { name: wanted.name, file: parts }, passOn(context, wanted))
 }
 
 /** Opens our copy; one whose disk fails counts as corrupt. */
@@ -143,8 +143,8 @@ async function readChecked(context: PortContext, file: StoredFile, name: string,
 }
 
 /** Answers with what another member sends. */
-function passOn(context: PortContext, parts: FileNameParts, wanted: Wanted): Promise<FrameReply> {
-  return askOthers(context, parts, async client => {
+function passOn(context: PortContext, wanted: Wanted): (client: FrameClient) => Promise<FrameReply> {
+  return async client => {
     const remote = await openRemote(client, wanted)
     return {
       status: 0,
@@ -152,7 +152,7 @@ function passOn(context: PortContext, parts: FileNameParts, wanted: Wanted): Pro
       stream: send => relay(context, remote.body, send),
       release: async () => remote.done(),
     }
-  })
+  }
 }
 
 async function streamFromPeer(context: PortContext, parts: FileNameParts, wanted: Wanted, send: Send): Promise<void> {

@@ -2,8 +2,9 @@
 import { writeFileInfo, writeGroupAndName } from '../../protocol/data-bodies.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import { askAbout } from './absence.ts'
 import { readName } from './delete-file.ts'
-import { absence, admitName, askOthers, isLastWord, type PortContext } from './port-context.ts'
+import { admitName, type PortContext } from './port-context.ts'
 
 /** FastDFS's file info, 22. Everything but "it is there" stands in the name. */
 export async function queryFileInfo(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -14,9 +15,10 @@ export async function queryFileInfo(context: PortContext, request: FrameRequest)
   const { store } = context
   const file = await store.open(id.name)
   if (file === undefined) {
-    if (request.connection.role === 'peer' || isLastWord(context, parts)) throw absence(context, parts)
     const body = writeGroupAndName(id.group, id.name)
-    const answer = await askOthers(context, parts, client => client.request(COMMANDS.queryFileInfo, body))
+    const answer = await askAbout(context, request, { name: id.name, file: parts }, client =>
+      client.request(COMMANDS.queryFileInfo, body),
+    )
     return { status: 0, parts: [answer] }
   }
   await file.close()

@@ -137,6 +137,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       return state?.status === 'active' ? undefined : (state?.reason ?? 'the storage server is starting anew')
     },
     peers: () => actor.state?.peers ?? new Map(),
+    joined: () => actor.state?.joined === true,
     ownIp: () => ownIp,
     onPhase: options.onPhase ?? (() => undefined),
     onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),

@@ -1,3 +1,5 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { expect } from 'chai'
 import { realWorld } from '../../runtime/real-world.ts'
 import { readCheckpoint, writeCheckpoint } from '../../store/checkpoint.ts'
@@ -20,7 +22,15 @@ describe('checkpoint', () => {
       sequence: 0,
       timeMs: 0,
       positions: [],
+      current: false,
+      damaged: false,
     })
+  })
+
+  it('that is damaged is the beginning, too, and says so', async () => {
+    await writeFile(join(workshop.path, 'checkpoint'), 'not a checkpoint')
+    const found = await readCheckpoint(disk, workshop.path, 3)
+    expect(found).to.include({ sequence: 0, current: false, damaged: true })
   })
 
   it('is read as it was written', async () => {

@@ -281,7 +281,7 @@ describe('plain store', () => {
     expect(await download(again.store, name)).to.deep.equal(contentOf(2))
   })
 
-  it('begins a new binlog in a raised epoch, and keeps files, positions and time', async () => {
+  it('begins a new binlog in a raised epoch with the own records of the one before, and keeps files and time', async () => {
     const opened = await workshop.open()
     opened.clock.advance(3_600_000)
     const name = await upload(opened.store, contentOf(5))
@@ -296,13 +296,17 @@ describe('plain store', () => {
     await raised.close()
     const { store } = await workshop.open()
     expect(store.epoch).to.equal(4)
-    expect(store.end.sequence).to.equal(0)
+    expect(store.end.sequence).to.equal(1)
     expect(await download(store, name)).to.deep.equal(contentOf(5))
     const next = await upload(store, contentOf(5))
-    expect(store.end.sequence).to.equal(1)
+    expect(store.end.sequence).to.equal(2)
     expect(decodeFileName(next).createTimeS).to.equal(decodeFileName(name).createTimeS)
     const records = []
-    for await (const { record } of store.readRecords({ after: 0, until: 1 })) records.push(record)
-    expect(records.map(({ epoch, sequence, name }) => [epoch, sequence, name])).to.deep.equal([[4, 1, next]])
+    for await (const { record } of store.readRecords({ after: 0, until: 2 })) records.push(record)
+    const places = records.map(record => [record.epoch, record.sequence, record.name])
+    expect(places).to.deep.equal([
+      [4, 1, name],
+      [4, 2, next],
+    ])
   })
 })

@@ -1,0 +1,69 @@
+/**
+ * What it means that a file is not here: a member that does not have it asks the others, its source first.
+ *
+ *     not_found     it was here, or was applied, and has been deleted since: whoever knows that says it, and is believed;
+ *                   or nobody has it, and everybody was asked
+ *     not_here      what members say to each other: no file, and no knowledge of it
+ *     unavailable   somebody who may have it cannot be asked now
+ */
+import { DfsError } from '../../protocol/errors.ts'
+import type { FileNameParts } from '../../protocol/file-id.ts'
+import type { Peer } from '../../protocol/storage-messages.ts'
+import type { FrameClient } from '../../runtime/frame-client.ts'
+import type { FrameRequest } from '../../runtime/frame-server.ts'
+import { connectPeer, type PortContext } from './port-context.ts'
+
+/** Asks the others for a file that is not here. Rejects with `not_found`, `not_here` or `unavailable`. */
+export async function askAbout<T>(
+  context: PortContext,
+  request: FrameRequest,
+  { name, file }: { name: string; file: FileNameParts },
+  ask: (client: FrameClient) => Promise<T>,
+): Promise<T> {
+  if (await knowsOfDeletion(context, name, file)) throw new DfsError('not_found')
+  // Whoever is asked by a member does not ask a third.
+  if (request.connection.role === 'peer') throw new DfsError('not_here')
+  return askOthers(context, file, ask)
+}
+
+/** Asks the others in turn, until one gives what is asked for or knows that it is gone. */
+export async function askOthers<T>(
+  context: PortContext,
+  file: FileNameParts,
+  ask: (client: FrameClient) => Promise<T>,
+): Promise<T> {
+  const peers = context.peers()
+  const isOurs = file.storageId === context.store.storageId
+  // Before a tracker has told who the others are, nobody can have asked them all.
+  let everybodyAnswered = context.joined() && (isOurs || (file.storageId !== undefined && peers.has(file.storageId)))
+  for (const peer of inOrder(peers, file)) {
+    try {
+      const answer = await ask(await connectPeer(context, peer))
+      context.counts.forwarded++
+      return answer
+    } catch (error) {
+      if (!(error instanceof DfsError)) throw error
+      if (error.code === 'not_found' || error.code === 'bad_range') throw error
+      if (error.code !== 'not_here') everybodyAnswered = false
+      context.log.debug({ err: error, peer: peer.storageId }, 'a peer could not help')
+    }
+  }
+  if (everybodyAnswered) throw new DfsError('not_found')
+  throw new DfsError('unavailable', 'the file is not here, and those who may have it cannot be reached')
+}
+
+/** The source first, those that are thought to be offline last. */
+function inOrder(peers: ReadonlyMap<number, Peer>, file: FileNameParts): Peer[] {
+  const rank = (peer: Peer) => (peer.storageId === file.storageId ? 0 : peer.status === 'offline' ? 2 : 1)
+  return [...peers.values()].sort((a, b) => rank(a) - rank(b))
+}
+
+/** Whether this member has had a file, or would have it: then it has been deleted. */
+async function knowsOfDeletion(context: PortContext, name: string, file: FileNameParts): Promise<boolean> {
+  const { store } = context
+  if (file.storageId === undefined) return false
+  if (file.storageId === store.storageId) return store.hasRecordOf(name)
+  const position = store.position(file.storageId)
+  // A source in a later epoch has lost data: being level with it says nothing of what it had before.
+  return position?.epoch === 1 && Math.floor(position.timeMs / 1000) > file.createTimeS
+}
