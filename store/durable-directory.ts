@@ -4,8 +4,11 @@ import type { Disk } from '../runtime/world.ts'
 
 /** Makes a directory if it is not there; durable when it resolves, but for directories above its parent. */
 export async function makeDurableDirectory(disk: Disk, path: string): Promise<void> {
-  // One that exists may be a mount point below a directory we may not read.
-  if ((await disk.stat(path)) !== undefined) return
   await disk.makeDirectory(path)
-  await disk.syncDirectory(dirname(path))
+  // Also of one that exists: whoever made it may not have come to this. A parent we may not read is not of our making.
+  await disk.syncDirectory(dirname(path)).catch(error => {
+    if (!NOT_OURS.has(error.errno)) throw error
+  })
 }
+
+const NOT_OURS = new Set(['EACCES', 'EPERM'])

@@ -1,5 +1,5 @@
 /** The effects of records on plain files: into place, and away. Both may be done again. */
-import { DIRECTORIES, decodeFileName, SIZE_WITHOUT_SALT_MIN } from '../protocol/file-id.ts'
+import { DIRECTORIES, decodeFileName, type FileNameParts, SIZE_WITHOUT_SALT_MIN } from '../protocol/file-id.ts'
 import type { Disk } from '../runtime/world.ts'
 import { hasSidecar, sidecarPath } from './sidecar.ts'
 import type { StorePath } from './store-path.ts'
@@ -19,15 +19,29 @@ export function directoryIndexOf(sequence: number, sizeBytes: number): number {
 /** Moves a sealed temporary file to its name. The sidecar goes first: a file that is seen can be checked. */
 export async function placeFile(disk: Disk, storePath: StorePath, token: string, name: string): Promise<void> {
   const parts = decodeFileName(name)
-  const from = storePath.temporaryPath(token)
-  const to = storePath.pathOf(parts)
   await storePath.makeDirectoryOf(parts)
-  if (parts.sizeBytes === undefined || hasSidecar(parts.sizeBytes)) {
-    await ifThere(disk.rename(sidecarPath(from), sidecarPath(to)))
-  }
-  await disk.rename(from, to)
+  await placeSidecar(disk, storePath, token, parts)
+  await disk.rename(storePath.temporaryPath(token), storePath.pathOf(parts))
   // Only now: a checkpoint that is written meanwhile would take the note and sync the directory too early.
   storePath.noteChange(parts)
+}
+
+/**
+ * The same at recovery, when any part of it may have been done: a power cut keeps renames in any order. What is in place
+ * may be so in memory only, so it is noted, too. Returns whether the file is there.
+ */
+export async function placeAgain(disk: Disk, storePath: StorePath, token: string, name: string): Promise<boolean> {
+  const parts = decodeFileName(name)
+  await storePath.makeDirectoryOf(parts)
+  await placeSidecar(disk, storePath, token, parts)
+  const moved = await ifThere(disk.rename(storePath.temporaryPath(token), storePath.pathOf(parts)))
+  storePath.noteChange(parts)
+  return moved || (await disk.stat(storePath.pathOf(parts))) !== undefined
+}
+
+async function placeSidecar(disk: Disk, storePath: StorePath, token: string, parts: FileNameParts): Promise<void> {
+  if (parts.sizeBytes !== undefined && !hasSidecar(parts.sizeBytes)) return
+  await ifThere(disk.rename(sidecarPath(storePath.temporaryPath(token)), sidecarPath(storePath.pathOf(parts))))
 }
 
 /** Removes a file and its sidecar, if they are there. Rejects if the disk is not there: that file may come back. */

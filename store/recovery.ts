@@ -24,9 +24,12 @@ import { readRecords } from './binlog-reader.ts'
 import { readCheckpoint } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
 import { OrphanSearch } from './orphans.ts'
-import { placeFile, removeFile } from './placing.ts'
+import { placeAgain, removeFile } from './placing.ts'
 import type { StorePath } from './store-path.ts'
 import { UPLOAD_IDS_MAX } from './upload-ids.ts'
+
+/** A checkpoint lies some 300 KiB behind the end, at most: one or two reads. */
+const REWRITE_BYTES = 256 * 1024
 
 /** What recovery found and did. */
 export interface Recovery {
@@ -83,9 +86,8 @@ export async function recover(
   for (const { path, firstSequence } of replayed) {
     await last?.file.close()
     const file = await disk.open(path, 'update')
-    // What we are about to read may be in memory only, and no effect may outlive its record.
-    await file.sync()
     const from = await findSequence(file, checkpoint.sequence + 1)
+    await makeDurable(file, from)
     if (from === 0) orphans.noteFile(firstSequence)
     let bytes = await file.sizeBytes()
     lastSequence = firstSequence - 1
@@ -136,6 +138,21 @@ export async function recover(
   }
 }
 
+/**
+ * Makes durable what is about to be read: it may be in memory only, and no effect may outlive its record. Written again,
+ * because after a sync that failed the system takes such pages for clean and would sync nothing.
+ */
+async function makeDurable(file: DiskFile, fromBytes: number): Promise<void> {
+  const buffer = Buffer.allocUnsafe(REWRITE_BYTES)
+  for (let at = fromBytes; ; ) {
+    const count = await file.read(buffer, at)
+    if (count === 0) break
+    await file.write([buffer.subarray(0, count)], at)
+    at += count
+  }
+  await file.sync()
+}
+
 /** Whether everything from a bad line on belongs to the flush the bad line was in, and so was never acknowledged. */
 async function isTornEnd(file: DiskFile, offsetBytes: number, lastGoodSequence: number): Promise<boolean> {
   for await (const { record } of readLines(file, offsetBytes)) {
@@ -163,11 +180,7 @@ async function redo(
     missing.delete(record.name)
     await removeFile(disk, storePath, record.name)
   } else if (record.token !== undefined) {
-    const waiting = (await disk.stat(storePath.temporaryPath(record.token))) !== undefined
-    if (waiting) await placeFile(disk, storePath, record.token, record.name)
-    else if ((await disk.stat(storePath.pathOf(parts))) === undefined) missing.add(record.name)
-    // In place, but perhaps in memory only: the next checkpoint must not forget the record before the entry is durable.
-    else await storePath.noteFile(parts)
+    if (!(await placeAgain(disk, storePath, record.token, record.name))) missing.add(record.name)
   }
 }
 

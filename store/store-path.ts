@@ -77,12 +77,6 @@ export class StorePath {
     return this.#temporarySync.request()
   }
 
-  /** Notes that a file's entry, and its directories', have to be synced before its record may be forgotten. */
-  async noteFile(file: Pick<FileNameParts, 'directory' | 'directoryIndex'>): Promise<void> {
-    await this.makeDirectoryOf(file)
-    this.noteChange(file)
-  }
-
   /** Makes sure that a file's directory exists. */
   async makeDirectoryOf(file: Pick<FileNameParts, 'directory' | 'directoryIndex'>): Promise<void> {
     const index = file.directoryIndex
@@ -126,6 +120,8 @@ export class StorePath {
       for (const directory of changed) await this.#disk.syncDirectory(directory)
     } catch (error) {
       for (const directory of changed) this.#changed.add(directory)
+      // Not every file system tells the truth when it is asked again.
+      this.fail(error as Error)
       throw error
     }
   }

@@ -14,6 +14,9 @@ import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
 /** Linux's EINVAL: FastDFS's storage server ends the connection after it, and after no other. */
 const EINVAL = 22
 
+/** A disk without room is no failure. */
+const FULL = new Set(['ENOSPC', 'EDQUOT'])
+
 /** Whether a connection ends after this error. */
 export function closesAfter(errno: number): boolean {
   return errno === EINVAL
@@ -57,6 +60,7 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
     } catch (error) {
       context.counts.failed++
       if (error instanceof DiskError) {
+        if (FULL.has(error.errno)) throw new DfsError('no_space', undefined, { cause: error })
         context.log.error({ err: error }, 'a disk failed under a request')
         throw new DfsError('unavailable', 'a disk of this server failed', { cause: error })
       }
