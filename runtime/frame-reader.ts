@@ -38,6 +38,8 @@ export class FrameReader {
   #start = 0
   #end = 0
   #bodyLeft = 0
+  /** A request in several frames waits for the next one. */
+  #continues = false
   #silentMsMax = 0
   /** Past this moment the other side has been silent for too long: whoever owns the connection should drop it. */
   deadlineMs = Number.POSITIVE_INFINITY
@@ -58,11 +60,26 @@ export class FrameReader {
     if (this.deadlineMs !== Number.POSITIVE_INFINITY) this.deadlineMs = this.#clock.monotonicMs() + this.#silentMsMax
   }
 
+  /** Whether the request under way is not all here: what is silent then is the other side. */
+  get isWithinRequest(): boolean {
+    return this.#bodyLeft > 0 || this.#continues
+  }
+
+  /** Reads the header of a further frame of the same request. */
+  async nextFrame(): Promise<FrameHeader | undefined> {
+    this.#continues = true
+    try {
+      return await this.header(this.#timeouts.bodyMs)
+    } finally {
+      this.#continues = false
+    }
+  }
+
   /** Reads the next header; undefined if the other side ended between frames. The body before must have been read. */
-  async header(): Promise<FrameHeader | undefined> {
+  async header(idleMs = this.#timeouts.idleMs): Promise<FrameHeader | undefined> {
     while (this.#end - this.#start < HEADER_BYTES) {
       const empty = this.#end === this.#start
-      if (!(await this.#receive(empty ? this.#timeouts.idleMs : this.#timeouts.headerMs))) {
+      if (!(await this.#receive(empty ? idleMs : this.#timeouts.headerMs))) {
         if (empty) return undefined
         throw new FrameCutError()
       }

@@ -173,7 +173,7 @@ export class Connection {
   /** When the other side will have been silent, or not reading, for too long. */
   get deadlineMs(): number {
     // While we owe replies and have the whole request, silence is ours.
-    const waiting = this.#replies.length === 0 || this.#reader.bodyLeft > 0
+    const waiting = this.#replies.length === 0 || this.#reader.isWithinRequest
     return Math.min(waiting ? this.#reader.deadlineMs : this.#sendDeadlineMs, this.#sendDeadlineMs, this.#endDeadlineMs)
   }
 

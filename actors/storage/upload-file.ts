@@ -114,7 +114,7 @@ function dataFrames(reader: FrameReader): UploadBody {
     let filled = 0
     while (!ended && filled < target.length) {
       if (reader.bodyLeft === 0) {
-        const next = await reader.header()
+        const next = await reader.nextFrame()
         if (next?.command !== COMMANDS.data) throw new DfsError('bad_request', 'a data frame was expected')
         if (next.lengthBytes === 0) ended = true
       }

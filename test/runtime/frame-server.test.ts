@@ -443,6 +443,17 @@ describe('a frame server', function () {
       expect(await timeToDrop(client)).within(TIMEOUTS.bodyMs, TIMEOUTS.bodyMs + LATE_MS_MAX)
     })
 
+    it('with a request in several frames whose next one does not come', async () => {
+      const client = await start(async request => {
+        await wholeBody(request)
+        await request.body.nextFrame()
+        return { status: 0 }
+      })
+      client.send(requestOf(ECHO, 'a'))
+      await client.flushed()
+      expect(await timeToDrop(client)).within(TIMEOUTS.bodyMs, TIMEOUTS.bodyMs + LATE_MS_MAX)
+    })
+
     it('with a client that says nothing for long', async () => {
       const client = await start(echo)
       client.send(requestOf(ECHO, 'a'))
