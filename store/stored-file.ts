@@ -59,8 +59,10 @@ export class StoredFile {
   }
 
   async #readSums(firstBlock: number): Promise<{ firstBlock: number; crcs: Buffer } | undefined> {
-    const sidecar = await this.#disk.open(sidecarPath(this.#path), 'read').catch(() => undefined)
-    // A missing sidecar makes every block doubtful, and doubtful blocks are fetched from a peer.
+    const sidecar = await this.#disk.open(sidecarPath(this.#path), 'read').catch(error => {
+      // A missing sidecar makes every block doubtful for ever; a disk that fails may answer the next time.
+      if (error.errno !== 'ENOENT') throw error
+    })
     if (sidecar === undefined) return undefined
     try {
       const head = Buffer.alloc(SIDECAR_HEADER_BYTES)

@@ -1,5 +1,5 @@
 /** Ships one source's records, with their files, to one peer: from where the peer stands to where the binlog ends. */
-import { DfsError, toDfsError } from '../../protocol/errors.ts'
+import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import {
@@ -11,6 +11,7 @@ import {
 import type { BodySource, FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'
+import { DiskError } from '../../runtime/world.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import { blockCount } from '../../store/sidecar.ts'
@@ -24,6 +25,12 @@ const WINDOW_RECORDS = 64
 /** Damaged files remembered: more than that is a dying disk, which is noticed otherwise. */
 const UNREADABLE_MAX = 1000
 
+/**
+ * Sessions that may fail over one file that its disk does not give: about a minute, with their pauses. A bad checksum needs
+ * no second look, but a disk may recover, and what is shipped without its file is not shipped again.
+ */
+const READ_ATTEMPTS_MAX = 12
+
 /** Progress is told after so many records. */
 const PROGRESS_RECORDS = 500
 
@@ -34,8 +41,8 @@ export interface ReplayContext {
   readonly log: Log
   /** Where the last replay to each peer stopped reading, by storage id. */
   readonly cursors: Map<number, BinlogCursor>
-  /** Names of own files that were found to be damaged. */
-  readonly unreadable: Set<string>
+  /** How often own files could not be read, by name. */
+  readonly unreadable: Map<string, number>
   readonly onProgress: (peer: Peer, mark: PeerMark) => void
   readonly onCorruption: (name: string, error: Error) => void
   /** The peer knows more of our records than we do. */
@@ -118,8 +125,10 @@ async function ship(
 ): Promise<{ done: Promise<unknown> }> {
   const { store, unreadable } = context
   // A file that is gone was deleted meanwhile; one that cannot be read must not keep all others from the peer.
-  const wanted = record.op === 'C' && !unreadable.has(record.name)
-  const file = wanted ? await store.open(record.name) : undefined
+  const wanted = record.op === 'C' && (unreadable.get(record.name) ?? 0) < READ_ATTEMPTS_MAX
+  const file = wanted
+    ? await store.open(record.name).catch(error => noteUnreadable(context, record.name, error))
+    : undefined
   const head = writeSyncRecord({ storageId: store.storageId, hasContent: file !== undefined, previous }, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
   const bytes = head.length + file.sizeBytes
@@ -142,18 +151,24 @@ async function sendFile(
       await send(index === 0 ? [head, checked] : [checked])
     }
   } catch (error) {
-    if (toDfsError(error).code === 'corrupt') noteUnreadable(context, name, error as Error)
-    throw error
+    noteUnreadable(context, name, error)
   } finally {
     context.blocks.release(block)
   }
 }
 
-/** The next session ships this record without its file, and people are told. */
-function noteUnreadable(context: ReplayContext, name: string, error: Error): void {
-  if (context.unreadable.size >= UNREADABLE_MAX) context.unreadable.clear()
-  context.unreadable.add(name)
-  context.onCorruption(name, error)
+/** Counts what keeps a file from being read; a later session may ship its record without it, and people are told. */
+function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: string, error: unknown): never {
+  const isCorrupt = error instanceof DfsError && error.code === 'corrupt'
+  // A disk that is missing as a whole is waited for: nothing is wrong with its files.
+  const isFailing = error instanceof DiskError && error.errno !== 'ENODEV'
+  if (isCorrupt || isFailing) {
+    if (unreadable.size >= UNREADABLE_MAX) unreadable.clear()
+    const attempts = isCorrupt ? READ_ATTEMPTS_MAX : (unreadable.get(name) ?? 0) + 1
+    unreadable.set(name, attempts)
+    if (attempts >= READ_ATTEMPTS_MAX) onCorruption(name, error)
+  }
+  throw error
 }
 
 async function skip(): Promise<void> {}

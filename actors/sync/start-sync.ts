@@ -57,7 +57,7 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
     pool: options.pool,
     log,
     cursors: new Map(),
-    unreadable: new Set(),
+    unreadable: new Map(),
     onProgress: ({ storageId: peer }, mark) => {
       unwritten.set(peer, mark)
       actor.post({ type: 'progress', storageId: peer, mark })
