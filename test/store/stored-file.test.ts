@@ -58,7 +58,7 @@ describe('file on its way in and back', () => {
 
   it('is durable with its sidecar and its directory entry once it is sealed', async () => {
     await store(contentOf(BLOCK_BYTES + 1))
-    const directory = disk.find('end', { action: 'syncDirectory', path: /tmp$/ })
+    const directory = disk.find('end', { action: 'syncDirectory', path: /natsdfs.*\/tmp$/ })
     expect(disk.find('end', { action: 'sync', path: /tmp\/a$/ })).to.be.within(0, directory)
     expect(disk.find('end', { action: 'sync', path: /tmp\/a~sum$/ })).to.be.within(0, directory)
   })
