@@ -39,6 +39,12 @@ export async function placeAgain(disk: Disk, storePath: StorePath, token: string
   return moved || (await disk.stat(storePath.pathOf(parts))) !== undefined
 }
 
+/** Removes a temporary file and its sidecar, if they are there. */
+export async function removeTemporary(disk: Disk, storePath: StorePath, token: string): Promise<void> {
+  await ifThere(disk.remove(storePath.temporaryPath(token)))
+  await ifThere(disk.remove(sidecarPath(storePath.temporaryPath(token))))
+}
+
 async function placeSidecar(disk: Disk, storePath: StorePath, token: string, parts: FileNameParts): Promise<void> {
   if (parts.sizeBytes !== undefined && !hasSidecar(parts.sizeBytes)) return
   await ifThere(disk.rename(sidecarPath(storePath.temporaryPath(token)), sidecarPath(storePath.pathOf(parts))))

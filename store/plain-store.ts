@@ -21,7 +21,7 @@ import { makeDurableDirectory } from './durable-directory.ts'
 import { type Identity, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
-import { directoryIndexOf, placeFile, removeFile } from './placing.ts'
+import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { type Recovery, recover } from './recovery.ts'
 import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
 import { StorePath } from './store-path.ts'
@@ -310,7 +310,7 @@ export class PlainStore implements Store {
         name,
         token,
         uploadId,
-        effect: () => this.#place(path, token, name),
+        effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),
       }
     })
     return (await discardIfNowhere(file, appended)).name
@@ -450,6 +450,21 @@ export class PlainStore implements Store {
     this.#onPhase('recorded')
     await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
     this.#onPhase('renamed')
+  }
+
+  /**
+   * Takes back an upload whose file could not be given its name: its record is durable, and the next start would give it,
+   * after peers have taken it for deleted.
+   */
+  #withdraw(path: StorePath, token: string, name: string, error: unknown): never {
+    const effect = async () => {
+      await removeTemporary(this.#world.disk, path, token)
+      await this.#remove(path, name)
+    }
+    this.#binlog
+      .append(() => ({ op: 'D', name, effect }))
+      .catch(cause => this.#log.error({ err: cause, name }, 'an upload that failed could not be taken back'))
+    throw error
   }
 
   async #remove(path: StorePath, name: string): Promise<void> {

@@ -186,11 +186,13 @@ async function redo(
 
 async function lastUploads(disk: Disk, directory: string, epoch: number, endSequence: number) {
   const after = Math.max(0, endSequence - UPLOAD_IDS_MAX)
-  const uploads: { uploadId: string; name: string }[] = []
+  const uploads = new Map<string, string>()
   for await (const { record } of readRecords(disk, directory, epoch, { after, until: endSequence }, () => {})) {
-    if (record.uploadId !== undefined) uploads.push({ uploadId: record.uploadId, name: record.name })
+    // An upload that was withdrawn has to be possible again under its id.
+    if (record.op === 'D' || record.op === 'd') uploads.delete(record.name)
+    else if (record.uploadId !== undefined) uploads.set(record.name, record.uploadId)
   }
-  return uploads
+  return [...uploads].map(([name, uploadId]) => ({ uploadId, name }))
 }
 
 /** Nobody is on the way in when a server starts: what lies in `tmp` belongs to uploads that were never acknowledged. */
