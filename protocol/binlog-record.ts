@@ -12,7 +12,8 @@
  *     timeMs    the source's clock, never decreasing over one source's records
  *     op        C create, D delete; lower case: applied from a peer (FastDFS's letters); S the server has started
  *     name      the file name, without the group; `-` for S
- *     extent    where the bytes wait: `t:<token>` in a temporary file, `-` for none
+ *     extent    where the bytes wait: `t:<token>` in a temporary file, `-` for none, `!` for a file that the source could
+ *               not read and this member goes without
  *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source, else `-`
  *     uploadId  32 hex digits that make a repeated upload the same upload, or `-`
  *     check     CRC32C of the line before it, 8 hex digits
@@ -44,16 +45,18 @@ export interface BinlogRecord extends BinlogPosition {
   readonly name: string
   /** The temporary file the bytes wait in, or undefined: the file is gone already, or the op has none. */
   readonly token: string | undefined
+  /** The source could not read the file: its absence here says nothing. */
+  readonly lacksFile?: boolean | undefined
   readonly origin: RecordOrigin | undefined
   readonly uploadId: string | undefined
 }
 
 const LINE =
-  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|(!)|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
 
 /** Formats a record as its line, the line feed included. */
 export function encodeRecord(record: BinlogRecord): string {
-  const extent = record.token === undefined ? '-' : `t:${record.token}`
+  const extent = record.token !== undefined ? `t:${record.token}` : record.lacksFile ? '!' : '-'
   const origin = record.origin ? `${record.origin.storageId}:${record.origin.epoch}:${record.origin.sequence}` : '-'
   const fields = `${record.epoch} ${record.sequence} ${record.batch} ${record.timeMs} ${record.op} ${record.name} ${extent} ${origin} ${record.uploadId ?? '-'}`
   return `${fields} ${checkOf(fields)}\n`
@@ -63,8 +66,22 @@ export function encodeRecord(record: BinlogRecord): string {
 export function decodeRecord(line: string): BinlogRecord | undefined {
   const match = line.length < RECORD_BYTES_MAX ? LINE.exec(line) : null
   if (match === null) return undefined
-  const [, epoch, sequence, batch, timeMs, op, name, token, storageId, originEpoch, originSequence, uploadId, check] =
-    match
+  const [
+    ,
+    epoch,
+    sequence,
+    batch,
+    timeMs,
+    op,
+    name,
+    lacks,
+    token,
+    storageId,
+    originEpoch,
+    originSequence,
+    uploadId,
+    check,
+  ] = match
   if (checkOf(line.slice(0, -9)) !== check) return undefined
   return {
     epoch: Number(epoch),
@@ -74,6 +91,7 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
     op: op as BinlogOp,
     name: name!,
     token,
+    lacksFile: lacks === undefined ? undefined : true,
     origin:
       storageId === undefined
         ? undefined

@@ -31,6 +31,8 @@ export const SourcePosition = Type.Object({
   epoch: Count,
   sequence: Count,
   timeMs: Count,
+  /** Some file up to here could not be had: what is missing need not have been deleted. */
+  incomplete: Type.Optional(Type.Boolean()),
 })
 export type SourcePosition = Static<typeof SourcePosition>
 

@@ -6,7 +6,8 @@
  *     syncRecord 206     source's storage id 4, content 1, previous 8, line length 2, line, then the file
  *              reply     empty, once the record is durable here
  *
- * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already.
+ * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already; 2 if
+ * the source has the file and cannot read it.
  * `previous` is the sequence of the record shipped before this one: a receiver sees a gap.
  */
 import type { BinlogPosition } from './binlog-record.ts'
@@ -51,10 +52,15 @@ export function readPeerPosition(buffer: Buffer): PeerPosition {
   }
 }
 
+/** What follows a record. */
+export type SyncContent = 'none' | 'file' | 'unreadable'
+
+const CONTENTS: readonly SyncContent[] = ['none', 'file', 'unreadable']
+
 /** The fields of `syncRecord` before the line. */
 export interface SyncRecordFields {
   readonly storageId: number
-  readonly hasContent: boolean
+  readonly content: SyncContent
   readonly previous: number
   readonly lineBytes: number
 }
@@ -62,7 +68,7 @@ export interface SyncRecordFields {
 export function writeSyncRecord(fields: Omit<SyncRecordFields, 'lineBytes'>, line: string): Buffer {
   const buffer = Buffer.alloc(SYNC_RECORD_FIXED_BYTES + line.length)
   buffer.writeUInt32BE(fields.storageId, 0)
-  buffer[4] = fields.hasContent ? 1 : 0
+  buffer[4] = CONTENTS.indexOf(fields.content)
   writeInt64(buffer, fields.previous, 5)
   buffer.writeUInt16BE(line.length, 13)
   buffer.write(line, SYNC_RECORD_FIXED_BYTES, 'latin1')
@@ -72,7 +78,7 @@ export function writeSyncRecord(fields: Omit<SyncRecordFields, 'lineBytes'>, lin
 export function readSyncRecord(buffer: Buffer): SyncRecordFields {
   return {
     storageId: buffer.readUInt32BE(0),
-    hasContent: buffer[4] === 1,
+    content: CONTENTS[buffer[4]!] ?? 'none',
     previous: readInt64(buffer, 5),
     lineBytes: buffer.readUInt16BE(13),
   }

@@ -19,6 +19,7 @@ export interface RecordDraft {
   readonly op: BinlogOp
   readonly name: string
   readonly token?: string | undefined
+  readonly lacksFile?: boolean | undefined
   readonly origin?: RecordOrigin | undefined
   readonly uploadId?: string | undefined
   /** The source's time, for records of a peer; ours otherwise. */
@@ -219,8 +220,8 @@ export class Binlog {
   }
 
   #recordOf({ sequence, draft, timeMs }: Waiting, batch: number): BinlogRecord {
-    const { op, name, token, origin, uploadId } = draft
-    return { epoch: this.epoch, sequence, batch, timeMs, op, name, token, origin, uploadId }
+    const { op, name, token, lacksFile, origin, uploadId } = draft
+    return { epoch: this.epoch, sequence, batch, timeMs, op, name, token, lacksFile, origin, uploadId }
   }
 
   #fail(error: Error, batch: readonly Waiting[]): void {

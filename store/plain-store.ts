@@ -22,7 +22,7 @@ import { type Identity, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
-import { type Recovery, recover } from './recovery.ts'
+import { positionAfter, type Recovery, recover } from './recovery.ts'
 import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
 import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
@@ -317,7 +317,7 @@ export class PlainStore implements Store {
   }
 
   /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */
-  #enqueue({ origin, previous, record }: ShippedRecord, file: IncomingFile | undefined): Promise<unknown> {
+  #enqueue({ origin, previous, record, lacksFile }: ShippedRecord, file: IncomingFile | undefined): Promise<unknown> {
     const source = origin.storageId
     const last = this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
     if (!isAfter(origin, last.at)) return Promise.all([last.done, file?.discard()])
@@ -341,6 +341,7 @@ export class PlainStore implements Store {
       op: isCreate ? 'c' : 'd',
       name,
       token,
+      lacksFile,
       origin,
       uploadId,
       timeMs,
@@ -350,7 +351,7 @@ export class PlainStore implements Store {
     // A position says that everything before it is here too. Effects of one flush end in any order, and one may fail:
     // the position moves in the order of the source, and never past a record that is to be shipped again.
     const done = Promise.all([last.done, appended]).then(() => {
-      this.#positions.set(source, { ...origin, timeMs })
+      this.#positions.set(source, positionAfter(this.#positions.get(source), origin, { timeMs, lacksFile }))
     })
     if (isCreate && uploadId !== undefined)
       this.#uploads.set(

@@ -14,7 +14,7 @@
  * record can have given it, gets a new record if its own is not there.
  */
 
-import type { BinlogRecord } from '../protocol/binlog-record.ts'
+import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
@@ -112,7 +112,10 @@ export async function recover(
       redone++
       end = { sequence: record.sequence, timeMs: record.origin ? end.timeMs : record.timeMs }
       if (record.origin !== undefined)
-        positions.set(record.origin.storageId, { ...record.origin, timeMs: record.timeMs })
+        positions.set(
+          record.origin.storageId,
+          positionAfter(positions.get(record.origin.storageId), record.origin, record),
+        )
     }
     last = { file, bytes }
   }
@@ -136,6 +139,15 @@ export async function recover(
     missing: [...missing],
     removedTemporaries: await removeTemporaries(disk, storePaths),
   }
+}
+
+/** Where a source's records have got to with one more; a file that could not be had is never forgotten. */
+export function positionAfter(
+  before: SourcePosition | undefined,
+  origin: RecordOrigin,
+  { timeMs, lacksFile }: { timeMs: number; lacksFile?: boolean | undefined },
+): SourcePosition {
+  return { ...origin, timeMs, ...(before?.incomplete || lacksFile ? { incomplete: true } : {}) }
 }
 
 /**

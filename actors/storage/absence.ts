@@ -65,5 +65,6 @@ async function knowsOfDeletion(context: PortContext, name: string, file: FileNam
   if (file.storageId === store.storageId) return store.hasRecordOf(name)
   const position = store.position(file.storageId)
   // A source in a later epoch has lost data: being level with it says nothing of what it had before.
-  return position?.epoch === 1 && Math.floor(position.timeMs / 1000) > file.createTimeS
+  if (position === undefined || position.epoch > 1 || position.incomplete) return false
+  return Math.floor(position.timeMs / 1000) > file.createTimeS
 }

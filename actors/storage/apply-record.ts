@@ -43,9 +43,9 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   if (parts.storageId !== storageId) throw new DfsError('forbidden', 'only its source may ship a file')
   const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
 
-  if (!fields.hasContent) {
+  if (fields.content !== 'file') {
     request.bodyTaken()
-    await store.apply({ origin, previous, record }, undefined)
+    await store.apply({ origin, previous, record, lacksFile: fields.content === 'unreadable' }, undefined)
     counts.applied++
     return { status: 0 }
   }

@@ -125,11 +125,13 @@ async function ship(
 ): Promise<{ done: Promise<unknown> }> {
   const { store, unreadable } = context
   // A file that is gone was deleted meanwhile; one that cannot be read must not keep all others from the peer.
-  const wanted = record.op === 'C' && (unreadable.get(record.name) ?? 0) < READ_ATTEMPTS_MAX
+  const isUnreadable = (unreadable.get(record.name) ?? 0) >= READ_ATTEMPTS_MAX
+  const wanted = record.op === 'C' && !isUnreadable
   const file = wanted
     ? await store.open(record.name).catch(error => noteUnreadable(context, record.name, error))
     : undefined
-  const head = writeSyncRecord({ storageId: store.storageId, hasContent: file !== undefined, previous }, line)
+  const content = file !== undefined ? 'file' : isUnreadable ? 'unreadable' : 'none'
+  const head = writeSyncRecord({ storageId: store.storageId, content, previous }, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
   const bytes = head.length + file.sizeBytes
   const source: BodySource = send => sendFile(context, record.name, file, head, send)

@@ -19,12 +19,14 @@ const CREATE: BinlogRecord = {
   name: NAME,
   token: '3n17',
   origin: undefined,
+  lacksFile: undefined,
   uploadId: '00112233445566778899aabbccddeeff',
 }
 const REPLICA: BinlogRecord = {
   ...CREATE,
   op: 'd',
   token: undefined,
+  lacksFile: undefined,
   origin: { storageId: 16777215, epoch: 2, sequence: 9 },
   uploadId: undefined,
 }
@@ -45,6 +47,7 @@ const records = fc.record<BinlogRecord>({
   name: fc.stringMatching(/^[!-~]{1,127}$/),
   token: fc.option(fc.stringMatching(/^[0-9a-z]{1,20}$/), { nil: undefined }),
   origin: fc.option(fc.record({ storageId: numbers, epoch: numbers, sequence: numbers }), { nil: undefined }),
+  lacksFile: fc.constant(undefined),
   uploadId: fc.option(fc.stringMatching(/^[0-9a-f]{32}$/), { nil: undefined }),
 })
 

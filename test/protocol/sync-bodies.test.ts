@@ -47,12 +47,16 @@ describe('body of syncPosition', () => {
 
 describe('body of syncRecord', () => {
   it('is a storage id, a flag, the sequence before it and a line', () => {
-    const body = writeSyncRecord({ storageId: 7, hasContent: true, previous: 41 }, '1 42')
+    const body = writeSyncRecord({ storageId: 7, content: 'file', previous: 41 }, '1 42')
     expect(body.toString('hex')).to.equal('00000007' + '01' + '0000000000000029' + '0004' + '31203432')
   })
 
   it('is read back as it was written', () => {
-    const fields = fc.record({ storageId: storageIds, hasContent: fc.boolean(), previous: fc.maxSafeNat() })
+    const fields = fc.record({
+      storageId: storageIds,
+      content: fc.constantFrom('none' as const, 'file' as const, 'unreadable' as const),
+      previous: fc.maxSafeNat(),
+    })
     fc.assert(
       fc.property(fields, fc.stringMatching(/^[ -~]{0,511}$/), (made, line) => {
         const body = writeSyncRecord(made, line)
