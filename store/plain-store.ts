@@ -353,11 +353,6 @@ export class PlainStore implements Store {
     const done = Promise.all([last.done, appended]).then(() => {
       this.#positions.set(source, positionAfter(this.#positions.get(source), origin, { timeMs, lacksFile }))
     })
-    if (isCreate && uploadId !== undefined)
-      this.#uploads.set(
-        uploadId,
-        done.then(() => name),
-      )
     const entry = { at: origin, done }
     this.#enqueued.set(source, entry)
     // What failed must be shipped again: the next session starts from the position.

@@ -201,8 +201,8 @@ async function lastUploads(disk: Disk, directory: string, epoch: number, endSequ
   const uploads = new Map<string, string>()
   for await (const { record } of readRecords(disk, directory, epoch, { after, until: endSequence }, () => {})) {
     // An upload that was withdrawn has to be possible again under its id.
-    if (record.op === 'D' || record.op === 'd') uploads.delete(record.name)
-    else if (record.uploadId !== undefined) uploads.set(record.name, record.uploadId)
+    if (record.op === 'D') uploads.delete(record.name)
+    else if (record.op === 'C' && record.uploadId !== undefined) uploads.set(record.name, record.uploadId)
   }
   return [...uploads].map(([name, uploadId]) => ({ uploadId, name }))
 }

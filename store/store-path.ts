@@ -59,6 +59,8 @@ export class StorePath {
     } else if (found.incarnation !== incarnation || found.index !== index) {
       throw new DocumentDamagedError(join(root, 'identity'), 'this is a store path of another data directory')
     }
+    // What was found may be in memory only: whoever wrote it may not have come to this.
+    await disk.syncDirectory(root)
     await path.measure()
     return path
   }

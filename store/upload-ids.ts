@@ -1,6 +1,7 @@
 /**
- * The upload ids of the last uploads, so that an upload that is sent again, because its answer was lost, is the same
- * upload. Filled from the end of the binlog at start.
+ * The upload ids of the last uploads to this source, so that an upload that is sent again, because its answer was lost,
+ * is the same upload. Filled from the end of the binlog at start. Only the source knows them: a peer cannot say whether
+ * the source has taken an upload back since.
  */
 
 /** Some minutes of the busiest server, 3 MiB of memory; a client gives up long before. */

@@ -1,4 +1,5 @@
 /** Starts the sync workers of a storage server: one actor that serves all its peers, beside the store it reads. */
+import { DfsError } from '../../protocol/errors.ts'
 import { subjectOf } from '../../protocol/message.ts'
 import { binlogFlushed, type Peer, syncStatus } from '../../protocol/storage-messages.ts'
 import { Actor } from '../../runtime/actor.ts'
@@ -146,7 +147,8 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
       if (stopped) return undefined
       const message = error instanceof Error ? error.message : String(error)
       log.warn({ err: error, peer: peerId }, 'a peer could not be synced; it will be tried again')
-      return { type: 'replayFailed', storageId: peerId, error: message }
+      const skipsOnce = error instanceof DfsError && error.code === 'corrupt'
+      return { type: 'replayFailed', storageId: peerId, error: message, skipsOnce }
     }
   }
 

@@ -51,7 +51,8 @@ export type SyncMessage =
   | { type: 'peers'; peers: readonly Peer[] }
   | { type: 'progress'; storageId: number; mark: PeerMark }
   | { type: 'replayed'; storageId: number; mark: PeerMark }
-  | { type: 'replayFailed'; storageId: number; error: string }
+  /** `skipsOnce`: it failed over a file of our own that the next one will go on without. */
+  | { type: 'replayFailed'; storageId: number; error: string; skipsOnce: boolean }
   | { type: 'retry'; storageId: number }
   | { type: 'status'; replyTo: ReplyTo<ReplyOf<typeof syncStatus>> }
 
@@ -97,8 +98,8 @@ function step(config: SyncConfig, state: SyncState, message: SyncMessage, nowMs:
       return drive(withPeer(state, storageId, done), nowMs, [])
     }
     case 'replayFailed': {
-      const { storageId, error } = message
-      const failures = (state.peers.get(storageId)?.failures ?? 0) + 1
+      const { storageId, error, skipsOnce } = message
+      const failures = skipsOnce ? 1 : (state.peers.get(storageId)?.failures ?? 0) + 1
       const delayMs = Math.min(RETRY_MS * 2 ** (failures - 1), RETRY_MS_MAX)
       const retry = { do: 'after', key: `retry ${storageId}`, delayMs, message: { type: 'retry', storageId } } as const
       return [withPeer(state, storageId, { state: 'waiting', failures, lastError: error }), [retry]]
