@@ -10,6 +10,9 @@ import type { Cancel } from '../../runtime/world.ts'
 import type { Life } from './life.ts'
 import { hashText } from './seeded-random.ts'
 
+/** So many events at one moment mean that somebody goes round without time passing. */
+const EVENTS_AT_ONCE_MAX = 200_000
+
 /** Enough to see how a failure came about. */
 const TRACE_LINES_MAX = 4_000
 
@@ -29,6 +32,7 @@ export class EventLoop {
   #hash = 0x811c9dc5
   #count = 0
   #stopped = false
+  #atOnce = 0
 
   /** Since the beginning of the simulation. */
   get nowMs(): number {
@@ -85,6 +89,8 @@ export class EventLoop {
       this.#pop()
       const { run, life } = event
       if (run === undefined || life?.ended) continue
+      this.#atOnce = event.atMs > this.#nowMs ? 0 : this.#atOnce + 1
+      if (this.#atOnce > EVENTS_AT_ONCE_MAX) throw new Error(`time stands still at ${this.#nowMs} ms, at ${event.name}`)
       this.#nowMs = event.atMs
       this.#count++
       // The order says which event, the name what it is: together with the time they are the event.

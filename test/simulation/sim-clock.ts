@@ -3,6 +3,9 @@ import type { Clock } from '../../runtime/world.ts'
 import type { EventLoop } from './event-loop.ts'
 import type { Life } from './life.ts'
 
+/** No alarm rings sooner: what rounding leaves of a delay must not keep the time from going on. */
+const ALARM_MS_MIN = 0.001
+
 /** Where the wall clock of every simulation begins. */
 const WALL_START_MS = 1_700_000_000_000
 
@@ -31,7 +34,7 @@ export class SimClock {
     return {
       wallMs: () => Math.floor(WALL_START_MS + this.#wallOffsetMs + loop.nowMs * rate),
       monotonicMs: () => (loop.nowMs - bornMs) * rate,
-      alarm: (delayMs, ring) => loop.after(delayMs / rate, life, 'alarm', ring),
+      alarm: (delayMs, ring) => loop.after(Math.max(ALARM_MS_MIN, delayMs / rate), life, 'alarm', ring),
     }
   }
 }

@@ -1,0 +1,72 @@
+/** A slice of `npm run crash`, and controls: what each of its checks is there to find, it finds. */
+import { randomInt } from 'node:crypto'
+import { rm } from 'node:fs/promises'
+import { expect } from 'chai'
+import { pathOnDisk } from './data-audit.ts'
+import { DEATHS, type KillFigures, killCycles } from './kill-cycles.ts'
+import type { Problem } from './problem.ts'
+import { damageFiles, damageRecords } from './torn-record.ts'
+
+/** Long enough for a peer on a busy machine; a control waits it out. */
+const CONTROL_SYNC_MS = 500
+const EVERY_BYTE = 1
+const EVERY_SIXTEENTH = 16
+
+describe('a storage server that is killed', function () {
+  this.timeout(60_000)
+  const seed = randomInt(2 ** 31)
+
+  it('loses nothing it has acknowledged, at whatever step of a change it dies', async () => {
+    const figures = await killCycles({ cycles: DEATHS.length, seed })
+    expectNone(figures.problems)
+    expect(figures).to.include({ kills: DEATHS.length, tornBytes: 0 })
+    expect(figures.uploads).greaterThan(0)
+    expect(figures.interrupted, 'requests that the kills cut off').greaterThan(0)
+  })
+
+  it('is found out if it acknowledges files before they are durable', async () => {
+    const { problems } = await lie('tmp')
+    expect(kindsOf(problems)).to.include.members(['lost', 'wrong', 'missing'])
+  })
+
+  it('is found out if it acknowledges changes before their records are durable', async () => {
+    const { problems } = await lie('binlog')
+    expect(kindsOf(problems)).to.include('untidy')
+  })
+
+  function lie(lieAbout: 'tmp' | 'binlog'): Promise<KillFigures> {
+    return killCycles({ cycles: 1, seed, deaths: ['acknowledgement'], victim: { lieAbout }, syncMs: CONTROL_SYNC_MS })
+  }
+
+  function expectNone(problems: readonly Problem[]): void {
+    expect(problems, `seed ${seed}`).to.deep.equal([])
+  }
+})
+
+describe('a data directory', function () {
+  this.timeout(60_000)
+  const seed = randomInt(2 ** 31)
+  const unshipped = { replicated: false, checkpointed: false, seed }
+
+  it('loses no acknowledged file and gives no name twice, wherever its last record is torn', async () => {
+    const steps = { torn: EVERY_BYTE, garbled: EVERY_SIXTEENTH, flipped: EVERY_SIXTEENTH }
+    const { problems } = await damageRecords({ ...unshipped, steps })
+    expect(problems, `seed ${seed}`).to.deep.equal([])
+  })
+
+  it('is found to have lost a file that went with its record', async () => {
+    const sabotage = (source: string, lastName: string) => rm(pathOnDisk(source, lastName))
+    const { problems } = await damageRecords({ ...unshipped, steps: { torn: EVERY_SIXTEENTH }, sabotage })
+    expect(kindsOf(problems)).to.deep.equal(['lost', 'missing'])
+  })
+
+  it('shows no file that is damaged, at whatever byte', async () => {
+    const { problems } = await damageFiles({ seed })
+    expect(problems, `seed ${seed}`).to.deep.equal([])
+  })
+})
+
+/** Each kind once, in the order of the alphabet. */
+function kindsOf(problems: readonly Problem[]): string[] {
+  return [...new Set(problems.map(problem => problem.kind))].sort()
+}

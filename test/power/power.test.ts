@@ -1,0 +1,184 @@
+/** A store that dies at every sync in turn, and a slice of the campaign. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect } from 'chai'
+import { encodeFileName } from '../../protocol/file-id.ts'
+import { silentLog } from '../../runtime/log.ts'
+import { realWorld } from '../../runtime/real-world.ts'
+import { Timers } from '../../runtime/timers.ts'
+import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import { openDirectory, PlainStore } from '../../store/plain-store.ts'
+import type { ShippedRecord } from '../../store/store.ts'
+import { SeededRandom } from '../simulation/seeded-random.ts'
+import { contentOf, download, fill, optionsOf, sumOf, upload } from '../store/store-fixture.ts'
+import { VirtualClock } from '../virtual-clock.ts'
+import { audit } from './audit.ts'
+import { LazyDisk } from './lazy-disk.ts'
+import { powerCuts } from './power-cuts.ts'
+
+/** Of one block and of more. */
+const CONTENTS = [100, BLOCK_BYTES + 1, 2 * BLOCK_BYTES].map(sizeBytes => contentOf(sizeBytes, sizeBytes))
+
+/** Another source, and what it ships: two files, and that the first is deleted. */
+const SOURCE = 9
+const SHIPPED = ([0, 1, 0] as const).map((content, i) => shipped(i + 1, i < 2 ? 'C' : 'D', CONTENTS[content]!))
+
+/** Lives are many, and each process takes its time to start. */
+const TIMEOUT_MS = 60_000
+
+/** What a store has said is done. */
+interface Promised {
+  /** Bytes, or undefined: there are none any more. */
+  readonly files: Map<string, Buffer | undefined>
+  /** The last record of the other source that was applied. */
+  applied: number
+}
+
+describe('power', function () {
+  this.timeout(TIMEOUT_MS)
+  let directory = ''
+  let root = ''
+  beforeEach(() => {
+    directory = mkdtempSync(join(tmpdir(), 'dfs-power-test-'))
+    root = join(directory, 'disk')
+  })
+  afterEach(() => rmSync(directory, { recursive: true, force: true }))
+
+  describe('a store that dies at each of its syncs in turn', () => {
+    for (const [end, seeds] of [
+      ['crash', 1],
+      ['nothing', 1],
+      ['in order', 2],
+      ['in any order', 2],
+    ] as const) {
+      const what = end === 'crash' ? 'only the process dies' : `the power goes, ${end} torn`
+      it(`keeps what it acknowledged when ${what}, and when the power goes once more`, async () => {
+        for (let seed = 0; seed < seeds; seed++) {
+          for (let sync = 1, isOver = false; !isOver; sync++) {
+            rmSync(root, { recursive: true, force: true })
+            const promised: Promised = { files: new Map(), applied: 0 }
+            const { disk, dead } = mortalDisk(sync)
+            const last = await Promise.race([live(disk, promised), dead])
+            if (end === 'in order' || end === 'in any order') disk.tear(new SeededRandom(`${seed} ${sync}`), end)
+            const cache = end === 'crash' ? disk.cache() : undefined
+            disk.die()
+            const when = `after ${last ?? 'its end'}, seed ${seed}`
+            await checkOn(new LazyDisk(root, { cache }), promised, when)
+            await checkOn(new LazyDisk(root), promised, `at the second start ${when}`, true)
+            await checkOn(new LazyDisk(root), promised, `at the third start ${when}`)
+            isOver = last === undefined
+          }
+        }
+      })
+    }
+
+    /** A disk that is dead when a sync is about to take effect, and says at which. */
+    function mortalDisk(sync: number): { disk: LazyDisk; dead: Promise<string> } {
+      let left = sync
+      let onDeath: (last: string) => void
+      const dead = new Promise<string>(resolve => {
+        onDeath = resolve
+      })
+      const disk: LazyDisk = new LazyDisk(root, {
+        onSync: path => {
+          if (--left > 0) return
+          disk.die()
+          onDeath(`sync ${sync} of ${path.slice(root.length)}`)
+        },
+      })
+      return { disk, dead }
+    }
+
+    /** A short life: files of its own and of another source, before and after a delete. */
+    async function live(disk: LazyDisk, promised: Promised): Promise<undefined> {
+      const store = await openOn(disk)
+      const own = Promise.all(CONTENTS.map(content => keep(store, content, promised)))
+      for (const { shipment, content } of SHIPPED) {
+        const file =
+          shipment.record.op === 'C' ? await fill(await store.receive(0, content.length), content) : undefined
+        await store.apply(shipment, file)
+        promised.applied = shipment.origin.sequence
+      }
+      const [, doomed] = await own
+      // Until we hear that it is gone, either is right.
+      promised.files.delete(doomed!)
+      await store.delete(doomed!)
+      promised.files.set(doomed!, undefined)
+      await keep(store, CONTENTS[1]!, promised)
+      await store.close()
+    }
+
+    /** Starts anew, finds everything as it was promised, may take one more file, and dies again. */
+    async function checkOn(disk: LazyDisk, promised: Promised, when: string, takesMore = false): Promise<void> {
+      const store = await openOn(disk)
+      for (const { index, writable } of store.storePaths)
+        expect(writable, `${when}: store path ${index} is there`).equal(true)
+      const data = join(root, 'data')
+      const end = { epoch: store.epoch, sequence: store.end.sequence }
+      expect(await audit(disk, data, [join(data, 'store')], end), when).deep.equal([])
+      for (const [name, content] of promised.files) await checkFile(store, name, content, when)
+      const applied = store.position(SOURCE)?.sequence ?? 0
+      expect(applied, `${when}: applied`).least(promised.applied)
+      // What the position covers will never be shipped again.
+      const names = new Map<string, Buffer | undefined>()
+      for (const { shipment, content } of SHIPPED.slice(0, applied)) {
+        names.set(shipment.record.name, shipment.record.op === 'C' ? content : undefined)
+      }
+      for (const [name, content] of names) await checkFile(store, name, content, when)
+      if (takesMore) await keep(store, CONTENTS[1]!, promised)
+      disk.die()
+    }
+
+    async function checkFile(
+      store: PlainStore,
+      name: string,
+      content: Buffer | undefined,
+      when: string,
+    ): Promise<void> {
+      const found = await download(store, name).catch((error: Error) => error)
+      if (found instanceof Error) throw new Error(`${when}: ${name}: ${found.message}`, { cause: found })
+      const isRight = content === undefined ? found === undefined : found?.equals(content)
+      if (!isRight) expect.fail(`${when}: ${name} is ${found === undefined ? 'lost' : 'wrong, or back again'}`)
+    }
+
+    async function keep(store: PlainStore, content: Buffer, promised: Promised): Promise<string> {
+      const name = await upload(store, content)
+      promised.files.set(name, content)
+      return name
+    }
+
+    async function openOn(disk: LazyDisk): Promise<PlainStore> {
+      const clock = new VirtualClock()
+      const world = { ...realWorld(), disk, clock }
+      const options = optionsOf(join(root, 'data'))
+      const { identity } = await openDirectory(world, options)
+      return PlainStore.open(world, new Timers(clock), silentLog(), options, identity)
+    }
+  })
+
+  describe('a storage server', () => {
+    it('keeps what it acknowledged through five cuts', async () => {
+      const { lost, wrong, problems, acknowledged } = await powerCuts({ cuts: 5, seed: 7 })
+      expect({ lost, wrong, problems }).deep.equal({ lost: [], wrong: [], problems: [] })
+      expect(acknowledged).greaterThan(0)
+    })
+
+    it('loses files when syncs do nothing, and that is seen', async () => {
+      const { lost } = await powerCuts({ cuts: 5, seed: 7, lies: '.' })
+      expect(lost).not.deep.equal([])
+    })
+  })
+})
+
+/** A record of the other source, as sync would ship it, and the bytes it is about. */
+function shipped(sequence: number, op: 'C' | 'D', content: Buffer): { shipment: ShippedRecord; content: Buffer } {
+  const name = encodeFileName({
+    ...{ storePathIndex: 0, directoryIndex: 0, storageId: SOURCE, createTimeS: 1_700_000_000 },
+    ...{ sizeBytes: content.length, crc32: sumOf(content), salt: 1, extension: 'txt', padding: 0 },
+  })
+  const place = { epoch: 1, sequence }
+  const none = { token: undefined, origin: undefined, uploadId: undefined }
+  const record = { ...place, batch: sequence, timeMs: 1_700_000_000_000, op, name, ...none }
+  return { shipment: { origin: { storageId: SOURCE, ...place }, previous: sequence - 1, record }, content }
+}

@@ -1,0 +1,341 @@
+/**
+ * The fault model: what the world does to a cluster, and what the cluster owes its clients in spite of it.
+ *
+ * Files are acknowledged at level `one`: durable on one storage server, their source; its peers follow.
+ *
+ *     fault                                                    an acknowledged file
+ *     -------------------------------------------------------  --------------------------------------------------------
+ *     any process killed, at any moment or at a phase          is never lost
+ *     power cut of any machines, also of all at once:          is never lost
+ *       unsynced writes and entries lost, torn or kept
+ *     NATS down, silent, losing, doubling, reordering          is never lost
+ *     machines cut off from each other, one way or both        is never lost
+ *     sockets cut at any byte, half-open, slow, refused        is never lost
+ *     wall clocks that jump, clocks that drift                 is never lost
+ *     disks that are slow or full                              is never lost
+ *     disks that fail reads, writes, syncs, renames            is never lost
+ *     a store path that vanishes and comes back                is never lost; unavailable while it and its peers are away
+ *     a bit flipped in a file or a sidecar                     is never lost if another member has a good copy
+ *     a bit flipped in a mark or a checkpoint                  is never lost
+ *     a bit flipped in a binlog                                may be lost where it was not replicated, or stay deleted
+ *                                                              on some members only
+ *     writes that land in the wrong place of a file            may be lost if that was its source; else as a flipped bit
+ *     a disk that is replaced by an empty one                  is never lost if another member has a good copy; its
+ *                                                              deletions may come undone where they were not replicated
+ *
+ * Whatever happens: no wrong byte is served, and nobody says "not found" of a file that must be there. What "may be
+ * lost" is known to the ledger as excused, file by file, at the moment the fault strikes.
+ *
+ * After the last fault everything is mended, as an operator would: then all members of a group hold the same files.
+ */
+import { crc32 } from '@node-rs/crc32'
+import { decodeRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName, nameAt } from '../../protocol/file-id.ts'
+import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import type { Phase } from '../../store/phase.ts'
+import { hasSidecar, SidecarWriter, sidecarPath } from '../../store/sidecar.ts'
+import type { Ledger } from './ledger.ts'
+import type { SeededRandom } from './seeded-random.ts'
+import { CLIENTS, DATA_DIRECTORY, type SimCluster, STORAGES, STORE_PATHS, TRACKERS } from './sim-cluster.ts'
+
+/** One fault of a plan. What it does beyond its kind is drawn from its own stream when it strikes. */
+export interface Fault {
+  /** Stays the same when others are left out. */
+  readonly number: number
+  readonly kind: FaultKind
+  readonly atMs: number
+  readonly lastsMs: number
+}
+
+/** What a fault has at hand. */
+interface Scene {
+  readonly cluster: SimCluster
+  readonly ledger: Ledger
+  readonly random: SeededRandom
+  readonly untilMs: number
+  /** Says what is being done. */
+  readonly note: (what: string) => void
+}
+
+/** Undoes a fault that lasts. */
+type Mend = () => void
+
+const STORAGE_MACHINES = [...STORAGES.keys()]
+const MACHINES = [...TRACKERS, ...STORAGE_MACHINES, ...CLIENTS]
+const PHASES: readonly Phase[] = ['written', 'synced', 'recorded', 'renamed', 'acknowledged']
+const ERRORS = ['readError', 'writeError', 'syncError', 'renameError', 'openError', 'removeError'] as const
+const HOUR_MS = 3_600_000
+
+const FAULTS = {
+  kill({ cluster, random }) {
+    cluster.kill(random.pick(MACHINES))
+  },
+  killStorage({ cluster, random }) {
+    cluster.kill(random.pick(STORAGE_MACHINES))
+  },
+  killAtPhase({ cluster, random, note }) {
+    const machine = cluster.machine(random.pick(STORAGE_MACHINES))
+    machine.killAt = random.pick(PHASES)
+    note(`${machine.name} will die when it has ${machine.killAt} a change`)
+  },
+  powerCut({ cluster, random }) {
+    const some = STORAGE_MACHINES.filter(() => random.chance(0.3))
+    cluster.powerCut(random.chance(0.2) ? MACHINES : some.length > 0 ? some : [random.pick(STORAGE_MACHINES)])
+  },
+  natsDown({ cluster, note }) {
+    note('NATS is down')
+    cluster.broker.stop()
+    return () => cluster.broker.start()
+  },
+  natsLoses({ cluster, random, note }) {
+    const { faults } = cluster.broker
+    const [loss, duplicate, reorder] = [random.between(0, 0.3), random.between(0, 0.2), random.between(0, 0.3)]
+    note(`NATS loses ${loss.toFixed(2)}, doubles ${duplicate.toFixed(2)}, reorders ${reorder.toFixed(2)}`)
+    Object.assign(faults, { loss, duplicate, reorder })
+    return () => Object.assign(faults, { loss: 0, duplicate: 0, reorder: 0 })
+  },
+  natsIsolates({ cluster, random, note }) {
+    const machine = random.pick(MACHINES)
+    const how = random.pick(['told', 'silent'] as const)
+    note(`${machine} is cut off from NATS, ${how}`)
+    cluster.broker.isolate(machine, how)
+    return () => cluster.broker.heal(machine)
+  },
+  networkCut({ cluster, random, note }) {
+    const a = random.pick(MACHINES)
+    const b = random.pick(['*', ...MACHINES.filter(machine => machine !== a)])
+    const how = random.pick(['silent', 'reset'] as const)
+    const oneWay = random.chance(0.3)
+    note(`no packets from ${a} to ${b}${oneWay ? '' : ' and back'}, ${how}`)
+    cluster.network.cut(a, b, how, { oneWay })
+    return () => cluster.network.heal(a, b)
+  },
+  networkBad({ cluster, random, note }) {
+    const { faults } = cluster.network
+    const slow = random.chance(0.5) ? random.between(1, 50) : 1
+    const [resetPerChunk, stallPerChunk] = [random.between(0, 0.02), random.between(0, 0.005)]
+    const refuse = random.between(0, 0.3)
+    note(
+      `the network is slow x${slow.toFixed(0)}, resets ${resetPerChunk.toFixed(3)}, stalls ${stallPerChunk.toFixed(3)}`,
+    )
+    Object.assign(faults, { slow, resetPerChunk, stallPerChunk, refuse })
+    return () => Object.assign(faults, { slow: 1, resetPerChunk: 0, stallPerChunk: 0, refuse: 0 })
+  },
+  clockJump({ cluster, random, note }) {
+    const machine = cluster.machine(random.pick(MACHINES))
+    const byMs = random.chance(0.5) ? random.between(-5_000, 5_000) : random.between(-HOUR_MS, HOUR_MS)
+    note(`the clock of ${machine.name} jumps by ${(byMs / 1000).toFixed(1)} s`)
+    machine.clock.jump(byMs)
+  },
+  diskSlow({ cluster, random, note }) {
+    const { name, disk } = cluster.machine(random.pick(STORAGE_MACHINES))
+    disk.faults.slow = random.between(5, 200)
+    note(`the disks of ${name} are slow x${disk.faults.slow.toFixed(0)}`)
+    return () => {
+      disk.faults.slow = 1
+    }
+  },
+  diskFull({ cluster, random, note }) {
+    const machine = cluster.machine(random.pick(STORAGE_MACHINES))
+    const { name, disk } = machine
+    machine.hadErrors = true
+    disk.faults.full = true
+    note(`the disks of ${name} are full`)
+    return () => {
+      disk.faults.full = false
+    }
+  },
+  diskErrors({ cluster, random, note }) {
+    const machine = cluster.machine(random.pick(STORAGE_MACHINES))
+    const { name, disk } = machine
+    machine.hadErrors = true
+    const where = random.pick([DATA_DIRECTORY, ...STORE_PATHS])
+    const errors = Object.fromEntries(
+      ERRORS.filter(() => random.chance(0.5)).map(kind => [kind, random.between(0, 0.3)]),
+    )
+    note(`${where} of ${name} fails: ${Object.keys(errors).join(' ')}`)
+    Object.assign(disk.faults, errors, { faultPath: new RegExp(`^${where}`) })
+    return () => Object.assign(disk.faults, Object.fromEntries(ERRORS.map(kind => [kind, 0])))
+  },
+  pathVanishes({ cluster, random, note }) {
+    const machine = cluster.machine(random.pick(STORAGE_MACHINES))
+    const { name, disk } = machine
+    machine.hadErrors = true
+    const path = random.pick(STORE_PATHS)
+    note(`${path} of ${name} vanishes`)
+    disk.vanish(path)
+    return () => disk.reappear(path)
+  },
+  bitFlip(scene) {
+    const { cluster, ledger, random, note } = scene
+    const machine = random.pick(STORAGE_MACHINES)
+    const { disk } = cluster.machine(machine)
+    const files = STORE_PATHS.flatMap(path => disk.files(`${path}/data`))
+    if (files.length === 0) return
+    const path = random.pick(files)
+    const name = nameOf(path)
+    const excused = name !== undefined && !hasGoodCopy(cluster, machine, name)
+    if (name !== undefined && excused) ledger.excuse(name)
+    note(`a bit flips in ${path} of ${machine}${excused ? ', the only copy' : ''}`)
+    disk.flipBit(path, random)
+  },
+  documentFlip({ cluster, random, note }) {
+    const machine = random.pick(STORAGE_MACHINES)
+    const { disk } = cluster.machine(machine)
+    const documents = [...disk.files(`${DATA_DIRECTORY}/marks`), `${DATA_DIRECTORY}/checkpoint`]
+    const path = random.pick(documents)
+    if (disk.flipBit(path, random)) note(`a bit flips in ${path} of ${machine}`)
+  },
+  binlogFlip({ cluster, ledger, random, note }) {
+    const machine = cluster.machine(random.pick(STORAGE_MACHINES))
+    const { name, disk } = machine
+    const files = disk.files(`${DATA_DIRECTORY}/binlog`)
+    if (files.length === 0) return
+    const path = random.pick(files)
+    const before = linesOf(disk.read(path))
+    disk.flipBit(path, random)
+    const after = linesOf(disk.read(path))
+    // A flipped line feed joins two lines: whatever is not there any more is damaged.
+    const damaged = [...before].filter(line => !after.has(line))
+    for (const line of damaged) {
+      const record = decodeRecord(line)
+      if (record !== undefined) ledger.excuse(record.name)
+    }
+    machine.lostRecord ||= damaged.length > 0
+    note(`a bit flips in ${path} of ${name}: ${damaged.join(' | ')}`)
+  },
+  misdirected({ cluster, ledger, random, untilMs, note }) {
+    const machine = random.pick(STORAGE_MACHINES)
+    const { disk } = cluster.machine(machine)
+    Object.assign(disk.faults, { misdirected: random.between(0.05, 0.3), misdirectedPath: /^\/store\d\/tmp/ })
+    ledger.suspect(STORAGES.get(machine)!.storageId, untilMs)
+    note(`writes of ${machine} go to the wrong place`)
+    return () => {
+      disk.faults.misdirected = 0
+    }
+  },
+  diskReplaced({ cluster, ledger, random, note }) {
+    const machine = random.pick(STORAGE_MACHINES)
+    const { disk } = cluster.machine(machine)
+    if (cluster.machine(machine).life === undefined) return
+    note(`the disks of ${machine} are replaced by empty ones`)
+    for (const path of STORE_PATHS.flatMap(store => disk.files(`${store}/data`))) {
+      const name = nameOf(path)
+      if (name !== undefined && !hasGoodCopy(cluster, machine, name)) ledger.excuse(name)
+    }
+    // Deletions that not all peers have applied are lost with it.
+    for (const { name, source, state } of ledger.files) {
+      if (STORAGES.get(machine)!.storageId === source && state !== 'present') ledger.excuse(name)
+    }
+    // What nobody else holds durably is lost, also what is acknowledged this very moment.
+    ledger.suspect(STORAGES.get(machine)!.storageId, cluster.loop.nowMs)
+    cluster.replaceDisk(machine)
+  },
+} satisfies Record<string, (scene: Scene) => Mend | undefined | void>
+
+export type FaultKind = keyof typeof FAULTS
+
+export const FAULT_KINDS = Object.keys(FAULTS) as FaultKind[]
+
+/** Faults that cost files at level `one` and are rare in life: a plan has them less often. */
+const RARE: ReadonlySet<FaultKind> = new Set(['binlogFlip', 'misdirected', 'diskReplaced', 'bitFlip'])
+const FAULTS_MAX = 24
+const LASTS_MS_MAX = 12_000
+
+/** Draws the faults of a seed. Each seed has its own weather: some kinds often, others hardly ever. */
+export function drawFaults(random: SeededRandom, untilMs: number): Fault[] {
+  const weights = FAULT_KINDS.map(kind => random.between(0, 1) ** 3 * (RARE.has(kind) ? 0.3 : 1))
+  const total = weights.reduce((sum, weight) => sum + weight, 0)
+  const draw = () => {
+    let left = random.between(0, total)
+    const drawn = weights.findIndex(weight => {
+      left -= weight
+      return left < 0
+    })
+    return FAULT_KINDS[drawn] ?? 'kill'
+  }
+  const count = 2 + random.below(FAULTS_MAX)
+  const faults = Array.from({ length: count }, () => ({
+    kind: draw(),
+    atMs: random.between(3_000, untilMs),
+    lastsMs: random.between(100, LASTS_MS_MAX),
+  }))
+  return faults.sort((a, b) => a.atMs - b.atMs).map((fault, number) => ({ number, ...fault }))
+}
+
+/** Carries out a fault when its time comes, and mends it when it is over. */
+export function schedule(fault: Fault, cluster: SimCluster, ledger: Ledger, random: SeededRandom): void {
+  const { loop } = cluster
+  const note = (what: string) => loop.note('FAULT', `${fault.number} ${fault.kind}: ${what}`)
+  loop.after(fault.atMs - loop.nowMs, undefined, 'fault', () => {
+    const untilMs = fault.atMs + fault.lastsMs
+    const mend = (FAULTS[fault.kind] as (scene: Scene) => Mend | undefined)({ cluster, ledger, random, untilMs, note })
+    if (mend === undefined) return
+    loop.after(fault.lastsMs, undefined, 'mend', () => {
+      note('is over')
+      mend()
+    })
+  })
+}
+
+/** Ends all faults that last. */
+export function mendAll(cluster: SimCluster): void {
+  cluster.loop.note('FAULT', 'all faults are over')
+  cluster.broker.start()
+  cluster.broker.heal()
+  Object.assign(cluster.broker.faults, { loss: 0, duplicate: 0, reorder: 0 })
+  cluster.network.heal()
+  Object.assign(cluster.network.faults, { slow: 1, resetPerChunk: 0, stallPerChunk: 0, refuse: 0 })
+  for (const machine of cluster.machines.values()) {
+    const { disk } = machine
+    machine.killAt = undefined
+    Object.assign(
+      disk.faults,
+      { slow: 1, full: false, misdirected: 0 },
+      Object.fromEntries(ERRORS.map(kind => [kind, 0])),
+    )
+    for (const path of STORE_PATHS) disk.reappear(path)
+  }
+}
+
+/** The file name of a path below a store path; undefined for whatever has none. A sidecar goes with its file. */
+export function nameOf(path: string): string | undefined {
+  const match = /^\/store(\d)\/data\/(..\/..)\/([^~]+)(~sum)?$/.exec(path)
+  if (match === null) return undefined
+  const [, index, directory, baseName] = match
+  return nameAt(Number(index), directory!, baseName!)
+}
+
+/** Where a file of this name lies on every member. */
+export function pathOf(name: string): string {
+  const { storePathIndex, directory, baseName } = decodeFileName(name)
+  return `${STORE_PATHS[storePathIndex]}/data/${directory}/${baseName}`
+}
+
+/** Whether another member of a machine's group surely has a file, whole and right. */
+function hasGoodCopy(cluster: SimCluster, machine: string, name: string): boolean {
+  const { group } = STORAGES.get(machine)!
+  return STORAGE_MACHINES.some(
+    other => other !== machine && STORAGES.get(other)!.group === group && isGoodCopy(cluster, other, name, 'durable'),
+  )
+}
+
+/** Whether what a machine's disk has under a name is what the name says, its sidecar included. */
+export function isGoodCopy(cluster: SimCluster, machine: string, name: string, view: 'now' | 'durable'): boolean {
+  const { disk } = cluster.machine(machine)
+  const { sizeBytes, crc32: sum } = decodeFileName(name)
+  const path = pathOf(name)
+  const bytes = disk.read(path, view)
+  if (bytes === undefined || bytes.length !== sizeBytes || crc32(bytes) !== sum) return false
+  return !hasSidecar(sizeBytes) || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
+}
+
+function sidecarOf(bytes: Buffer): Buffer {
+  const sums = new SidecarWriter()
+  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) sums.add(bytes.subarray(at, at + BLOCK_BYTES))
+  return sums.encode(bytes.length)
+}
+
+function linesOf(bytes: Buffer | undefined): Set<string> {
+  return new Set((bytes ?? Buffer.alloc(0)).toString('latin1').split('\n'))
+}

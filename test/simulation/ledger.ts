@@ -1,0 +1,98 @@
+/**
+ * What clients were promised, kept outside the cluster: every acknowledged upload and every delete, and which files the
+ * faults have put beyond what was promised.
+ */
+import { crc32 } from '@node-rs/crc32'
+import { decodeFileName, parseFileId } from '../../protocol/file-id.ts'
+
+/** An acknowledged file. */
+export interface LedgerFile {
+  readonly fileId: string
+  readonly name: string
+  readonly group: string
+  readonly source: number
+  readonly content: Content
+  /** `present` until somebody asks for its deletion, `deleted` once that was acknowledged. */
+  state: 'present' | 'deleting' | 'deleted'
+}
+
+/** Bytes that can be made again from a number: every position has its own, so that a block in the wrong place is wrong. */
+export interface Content {
+  readonly number: number
+  readonly sizeBytes: number
+}
+
+export class Ledger {
+  /** In the order of the acknowledgements. */
+  readonly files: LedgerFile[] = []
+  readonly #byName = new Map<string, LedgerFile>()
+  readonly #excused = new Set<string>()
+  readonly #suspects = new Map<number, number>()
+  uploads = 0
+  downloads = 0
+  deletes = 0
+  failures = 0
+
+  /** An upload was acknowledged. `begunMs` is when it was sent first. */
+  acknowledged(fileId: string, content: Content, begunMs: number): LedgerFile {
+    const { group, name } = parseFileId(fileId)
+    const source = decodeFileName(name).storageId!
+    const file: LedgerFile = { fileId, name, group, source, content, state: 'present' }
+    if (this.#byName.has(name)) throw new Error(`${fileId} was given twice`)
+    this.files.push(file)
+    this.#byName.set(name, file)
+    if (begunMs <= (this.#suspects.get(source) ?? -1)) this.excuse(name)
+    this.uploads++
+    return file
+  }
+
+  file(name: string): LedgerFile | undefined {
+    return this.#byName.get(name)
+  }
+
+  /** A fault took the last good copy of a file, or the only record of it: it may be gone, or stay. Never wrong, though. */
+  excuse(name: string): void {
+    this.#excused.add(name)
+  }
+
+  /** A disk that silently writes wrong may have spoilt whatever is uploaded to this server until a moment. */
+  suspect(storageId: number, untilMs: number): void {
+    this.#suspects.set(storageId, Math.max(untilMs, this.#suspects.get(storageId) ?? 0))
+  }
+
+  isExcused(name: string): boolean {
+    return this.#excused.has(name)
+  }
+
+  get excusedCount(): number {
+    return this.#excused.size
+  }
+}
+
+/** Makes the bytes of a content. */
+export function bytesOf({ number, sizeBytes }: Content): Buffer {
+  const bytes = Buffer.allocUnsafe(sizeBytes)
+  const words = new Uint32Array(Math.ceil(sizeBytes / 4))
+  let word = (number * 0x9e3779b1 + 0x85ebca6b) >>> 0
+  for (let i = 0; i < words.length; i++) {
+    word ^= word << 13
+    word ^= word >>> 17
+    word ^= word << 5
+    words[i] = word
+  }
+  Buffer.from(words.buffer).copy(bytes, 0, 0, sizeBytes)
+  return bytes
+}
+
+const sums = new Map<string, number>()
+
+/** The CRC32 of a content. */
+export function sumOf(content: Content): number {
+  const key = `${content.number} ${content.sizeBytes}`
+  const known = sums.get(key)
+  if (known !== undefined) return known
+  const sum = crc32(bytesOf(content))
+  if (sums.size > 10_000) sums.clear()
+  sums.set(key, sum)
+  return sum
+}

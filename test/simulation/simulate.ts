@@ -1,0 +1,205 @@
+/**
+ * One seed: a cluster, its clients, its bad days, and the mending afterwards.
+ *
+ *     0 s ── boot, clients work ──▶ faults begin at 3 s ──▶ faults end, everything is mended ──▶ converged? ──▶ all is read back
+ */
+
+import type { Client } from '../../client/client.ts'
+import { toDfsError } from '../../protocol/errors.ts'
+import { checkIdle, checkKept, checkLimits, checkMarks, checkOrder, checkRecords, differences } from './checkers.ts'
+import { EventLoop } from './event-loop.ts'
+import { drawFaults, type Fault, mendAll, schedule } from './faults.ts'
+import { bytesOf, Ledger } from './ledger.ts'
+import type { Life } from './life.ts'
+import { SeededRandom } from './seeded-random.ts'
+import { CLIENTS, SimCluster, STORAGES } from './sim-cluster.ts'
+import { work } from './workload.ts'
+
+const FAULTS_MS = 30_000
+/** After the mending: offline members are noticed in 4 s, retries wait 10 s at most, a silent NATS is noticed in 40 s. */
+const CONVERGE_MS_MAX = 150_000
+/** Reading everything back, with retries: what is excused may be tried for half a minute each. */
+const READ_BACK_MS_MAX = 240_000
+const READERS = 16
+/** A body that stalled is given up after 30 s: then everything that was held has been let go. */
+const IDLE_MS = 45_000
+const CHECK_MS = 2_000
+/** Far more than any seed needs: a loop that goes round without time passing must end, too. */
+const EVENTS_MAX = 5_000_000
+
+export interface SimulationOptions {
+  readonly seed: number
+  /** Numbers of faults to leave out. */
+  readonly withoutFaults?: ReadonlySet<number>
+  /** Operations to leave out, as `client-1 17`. */
+  readonly withoutOperations?: ReadonlySet<string>
+}
+
+/** What became of a seed. */
+export interface Outcome {
+  readonly seed: number
+  /** Undefined if all is well. */
+  readonly violation: string | undefined
+  readonly hash: string
+  readonly events: number
+  readonly virtualMs: number
+  readonly faults: readonly Fault[]
+  /** All operations that were carried out. */
+  readonly operations: readonly string[]
+  readonly uploads: number
+  readonly downloads: number
+  readonly deletes: number
+  readonly failures: number
+  readonly excused: number
+  /** How long after the mending the groups were alike. */
+  readonly convergedMs: number
+  readonly trace: readonly string[]
+}
+
+export async function simulate(options: SimulationOptions): Promise<Outcome> {
+  const { seed, withoutFaults = new Set(), withoutOperations = new Set() } = options
+  const random = new SeededRandom(`seed ${seed}`)
+  const loop = new EventLoop()
+  const ledger = new Ledger()
+  const operations: string[] = []
+  const clients = new Map<string, { client: Client; life: Life }>()
+  let violation: string | undefined
+  let convergedMs = 0
+
+  const wrong = (what: string) => {
+    if (violation !== undefined) return
+    violation = what
+    loop.note('VIOLATION', what)
+    loop.stop()
+  }
+  const isSkipped = (operation: string) => {
+    operations.push(operation)
+    return withoutOperations.has(operation)
+  }
+  const cluster = new SimCluster(loop, random, {
+    onError: (machine, message, error) => {
+      loop.note(machine, `${message}${error === undefined ? '' : `: ${error.split('\n')[0]}`}`)
+      if (isBug(message, error)) wrong(`${machine}: ${message}: ${error}`)
+    },
+    onClient: (machine, client, life) => {
+      clients.set(machine, { client, life })
+      const own = random.fork(`work of ${machine} ${cluster.machine(machine).lives}`)
+      const context = { loop, ledger, isSkipped, onViolation: wrong }
+      void work(context, client, life, own, FAULTS_MS)
+    },
+  })
+  const onRejection = (error: unknown) => wrong(`a rejection that nobody handled: ${(error as Error)?.stack ?? error}`)
+  process.on('unhandledRejection', onRejection)
+  const faults = drawFaults(random.fork('faults'), FAULTS_MS)
+  try {
+    cluster.start()
+    for (const fault of faults) {
+      if (!withoutFaults.has(fault.number)) schedule(fault, cluster, ledger, random.fork(`fault ${fault.number}`))
+    }
+    await runChecked(FAULTS_MS)
+    mendAll(cluster)
+    const healedMs = loop.nowMs
+    for (let converged = false; !converged && violation === undefined; ) {
+      restartUnsound(cluster)
+      await runChecked(loop.nowMs + CHECK_MS)
+      const left = differences(cluster, ledger)
+      converged = left.length === 0 && everybodyRuns(cluster)
+      convergedMs = loop.nowMs - healedMs
+      if (!converged && convergedMs > CONVERGE_MS_MAX)
+        wrong(`not alike after ${convergedMs} ms: ${left.slice(0, 5).join('; ')}`)
+    }
+    if (violation === undefined) await readBack()
+    if (violation === undefined) await runChecked(loop.nowMs + IDLE_MS)
+    if (violation === undefined) {
+      checkKept(cluster, ledger, wrong)
+      checkRecords(cluster, ledger, wrong)
+      checkIdle(cluster, wrong)
+    }
+  } finally {
+    process.off('unhandledRejection', onRejection)
+  }
+  return {
+    seed,
+    violation,
+    hash: loop.hash,
+    events: loop.count,
+    virtualMs: loop.nowMs,
+    faults,
+    operations,
+    uploads: ledger.uploads,
+    downloads: ledger.downloads,
+    deletes: ledger.deletes,
+    failures: ledger.failures,
+    excused: ledger.excusedCount,
+    convergedMs,
+    trace: loop.trace,
+  }
+
+  /** Runs up to a moment, with a look at the disks every now and then. */
+  async function runChecked(untilMs: number): Promise<void> {
+    while (violation === undefined && loop.nowMs < untilMs) {
+      await loop.run(Math.min(untilMs, loop.nowMs + CHECK_MS))
+      if (loop.count > EVENTS_MAX) wrong(`more than ${EVENTS_MAX} events`)
+      checkMarks(cluster, wrong)
+      checkOrder(cluster, wrong)
+      checkLimits(cluster, wrong)
+    }
+  }
+
+  /** Every file through a client: what is there has the right bytes, what was deleted is gone. */
+  async function readBack(): Promise<void> {
+    const { client } = clients.get(CLIENTS[0]!)!
+    // Of a source that lost data nobody can say any more that a file never was: that would be waited for.
+    const files = ledger.files.filter(file => file.state === 'present' || !hasLostData(cluster, file.source))
+    let left = files.length
+    const queue = files.values()
+    const read = async () => {
+      for (const file of queue) {
+        const code = await client.download(file.fileId).then(
+          bytes => (bytes.equals(bytesOf(file.content)) ? 'right' : 'wrong bytes'),
+          error => toDfsError(error).code,
+        )
+        const expected = { present: ['right'], deleting: ['right', 'not_found'], deleted: ['not_found'] }[file.state]
+        if (code === 'wrong bytes' || (!expected.includes(code) && !ledger.isExcused(file.name))) {
+          wrong(`${file.fileId}, ${file.state}, reads as ${code} in the end`)
+        }
+        if (--left === 0) loop.stop()
+      }
+    }
+    for (let i = 0; i < READERS; i++) void read()
+    if (left > 0) await loop.run(loop.nowMs + READ_BACK_MS_MAX)
+    if (left > 0 && violation === undefined) wrong(`${left} files could not be read back in time`)
+  }
+}
+
+/** Of such a source nobody can say any more that a file never was. */
+function hasLostData(cluster: SimCluster, storageId: number): boolean {
+  return [...cluster.machines.values()].some(({ server }) => {
+    const store = server?.storage.store
+    return store?.storageId === storageId && store.epoch > 1
+  })
+}
+
+/** A server that does not trust its disk any more is started again by its operator. */
+function restartUnsound(cluster: SimCluster): void {
+  for (const name of STORAGES.keys()) {
+    const store = cluster.machine(name).server?.storage.store
+    if (store !== undefined && (store.failure !== undefined || store.storePaths.some(path => !path.writable))) {
+      cluster.kill(name)
+    }
+  }
+}
+
+function everybodyRuns(cluster: SimCluster): boolean {
+  return (
+    [...STORAGES.keys()].every(name => cluster.machine(name).server !== undefined) &&
+    cluster.machine(CLIENTS[0]!).life !== undefined
+  )
+}
+
+/** Disks and peers fail, and servers say so; anything else that is logged as an error is one of ours. */
+function isBug(message: string, error: string | undefined): boolean {
+  if (message.startsWith('actor ')) return true
+  const isExpected = error === undefined || /DiskError|DfsError|SocketError|BusError|DocumentDamagedError/.test(error)
+  return !isExpected
+}

@@ -1,0 +1,171 @@
+/** What clients do: they upload, download, look and delete, and hold every answer against the ledger. */
+import type { Client } from '../../client/client.ts'
+import { DfsError, toDfsError } from '../../protocol/errors.ts'
+import type { EventLoop } from './event-loop.ts'
+import { bytesOf, type Ledger, type LedgerFile } from './ledger.ts'
+import type { Life } from './life.ts'
+import type { SeededRandom } from './seeded-random.ts'
+
+const KIB = 1024
+/** Around one block, several blocks, and most of all small ones. */
+const SIZES: readonly (readonly [min: number, max: number])[] = [
+  [0, 2],
+  [1, 4 * KIB],
+  [1, 4 * KIB],
+  [1, 4 * KIB],
+  [1, 40 * KIB],
+  [1, 40 * KIB],
+  [256 * KIB - 1, 256 * KIB + 2],
+  [1, 700 * KIB],
+]
+const PAUSE_MS_MAX = 250
+
+export interface WorkloadContext {
+  readonly loop: EventLoop
+  readonly ledger: Ledger
+  /** Whether an operation is left out, to find the few that matter. */
+  readonly isSkipped: (operation: string) => boolean
+  readonly onViolation: (what: string) => void
+}
+
+/** Works until its life ends or `untilMs` is over. Operations of one client come one after another. */
+export async function work(
+  context: WorkloadContext,
+  client: Client,
+  life: Life,
+  random: SeededRandom,
+  untilMs: number,
+): Promise<void> {
+  const { loop } = context
+  for (let i = 0; loop.nowMs < untilMs; i++) {
+    const name = `${life.name} ${i}`
+    // A stream of its own for each operation: leaving one out does not change what the others are.
+    const own = random.fork(`operation ${i}`)
+    await loop.sleep(own.between(0, PAUSE_MS_MAX), life, 'think')
+    if (!context.isSkipped(name)) await operate(context, client, life, own)
+  }
+}
+
+async function operate(context: WorkloadContext, client: Client, life: Life, random: SeededRandom): Promise<void> {
+  const { ledger } = context
+  const kind = random.below(100)
+  const candidates = ledger.files
+  if (kind < 45 || candidates.length === 0) return upload(context, client, life, random)
+  // Lately stored ones more often: that is where the races are.
+  const recent = random.chance(0.5)
+  const at = recent
+    ? candidates.length - 1 - random.below(Math.min(10, candidates.length))
+    : random.below(candidates.length)
+  const file = candidates[at]!
+  if (kind < 75) return download(context, client, life, file, random)
+  if (kind < 85) return info(context, client, life, file)
+  return remove(context, client, life, file)
+}
+
+async function upload(
+  { loop, ledger, onViolation }: WorkloadContext,
+  client: Client,
+  life: Life,
+  random: SeededRandom,
+) {
+  const [min, max] = random.pick(SIZES)
+  const content = { number: random.below(2 ** 31), sizeBytes: min + random.below(max - min) }
+  const bytes = bytesOf(content)
+  const begunMs = loop.nowMs
+  try {
+    const asStream = random.chance(0.1)
+    const { fileId } = await client.upload(asStream ? inPieces(bytes, random) : bytes, { extension: 'bin' })
+    loop.note(life.name, `uploaded ${fileId}, ${content.sizeBytes} bytes`)
+    ledger.acknowledged(fileId, content, begunMs)
+  } catch (error) {
+    fail({ loop, ledger, onViolation }, life, 'upload', error, ACCEPTABLE)
+  }
+}
+
+async function* inPieces(bytes: Buffer, random: SeededRandom): AsyncGenerator<Uint8Array> {
+  const pieceBytes = 1 + random.below(100 * KIB)
+  for (let at = 0; at < bytes.length; at += pieceBytes) yield bytes.subarray(at, at + pieceBytes)
+}
+
+async function download(context: WorkloadContext, client: Client, life: Life, file: LedgerFile, random: SeededRandom) {
+  const { loop, ledger } = context
+  const { sizeBytes } = file.content
+  const whole = sizeBytes === 0 || random.chance(0.7)
+  const offset = whole ? 0 : random.below(sizeBytes)
+  const length = whole ? undefined : 1 + random.below(sizeBytes)
+  const wasPresent = file.state === 'present'
+  try {
+    const bytes = await client.download(file.fileId, { offset, length })
+    const expected = bytesOf(file.content).subarray(offset, length === undefined ? sizeBytes : offset + length)
+    if (!bytes.equals(expected)) context.onViolation(`wrong bytes were served for ${file.fileId}`)
+    loop.note(life.name, `downloaded ${file.fileId}`)
+    ledger.downloads++
+  } catch (error) {
+    judgeMiss(context, life, 'download', file, error, wasPresent)
+  }
+}
+
+async function info(context: WorkloadContext, client: Client, life: Life, file: LedgerFile) {
+  const wasPresent = file.state === 'present'
+  try {
+    const { sizeBytes } = await client.info(file.fileId)
+    if (sizeBytes !== file.content.sizeBytes) context.onViolation(`${file.fileId} is said to have ${sizeBytes} bytes`)
+    context.loop.note(life.name, `looked at ${file.fileId}`)
+  } catch (error) {
+    judgeMiss(context, life, 'info', file, error, wasPresent)
+  }
+}
+
+async function remove(context: WorkloadContext, client: Client, life: Life, file: LedgerFile) {
+  const { loop, ledger } = context
+  const wasPresent = file.state === 'present'
+  if (file.state === 'present') file.state = 'deleting'
+  try {
+    await client.delete(file.fileId)
+    loop.note(life.name, `deleted ${file.fileId}`)
+    file.state = 'deleted'
+    ledger.deletes++
+  } catch (error) {
+    judgeMiss(context, life, 'delete', file, error, wasPresent)
+  }
+}
+
+/** "Not found" is a promise, too: of a file that nobody has asked to delete it is a lie. */
+function judgeMiss(
+  context: WorkloadContext,
+  life: Life,
+  operation: string,
+  file: LedgerFile,
+  error: unknown,
+  wasPresent: boolean,
+): void {
+  const { code } = toDfsError(error)
+  const excused = context.ledger.isExcused(file.name)
+  const isLie = operation === 'delete' ? wasPresent : file.state === 'present'
+  if (code === 'not_found' && isLie && !excused) {
+    context.onViolation(`${operation} says that ${file.fileId} is not there`)
+  }
+  fail(
+    context,
+    life,
+    `${operation} ${file.fileId}`,
+    error,
+    excused ? [...ACCEPTABLE, 'corrupt'] : [...ACCEPTABLE, 'not_found'],
+  )
+}
+
+/** What a cluster in trouble may answer. A server's bug, or a bad copy where good ones are, is not among it. */
+const ACCEPTABLE = ['unavailable', 'timeout', 'no_storage', 'no_space', 'busy', 'unknown_group', 'not_found']
+
+function fail(
+  { loop, ledger, onViolation }: Pick<WorkloadContext, 'loop' | 'ledger' | 'onViolation'>,
+  life: Life,
+  what: string,
+  error: unknown,
+  acceptable: readonly string[],
+): void {
+  const known = error instanceof DfsError ? error.code : 'thrown'
+  loop.note(life.name, `${what}: ${known} ${(error as Error).message}`)
+  ledger.failures++
+  if (!acceptable.includes(known)) onViolation(`${what} failed with ${known}: ${(error as Error).message}`)
+}
