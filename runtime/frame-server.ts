@@ -243,7 +243,8 @@ export class Connection {
         else if (reply !== undefined) await this.#send(reply)
         if (last) this.#endSoon()
       } catch (error) {
-        const level = error instanceof SocketError ? 'debug' : 'error'
+        // Either side may go away meanwhile: the reader of a reply, or the server it is passed on from.
+        const level = error instanceof SocketError || error instanceof FrameCutError ? 'debug' : 'error'
         this.#options.log[level]({ err: error, remote: this.#socket.remote }, 'a reply could not be sent')
         this.#socket.destroy()
       }

@@ -75,6 +75,17 @@ export function checkOrder(cluster: SimCluster, wrong: Wrong): void {
   }
 }
 
+/** A file gets its name when its record is durable, and not before: at any moment. */
+export function checkRecordsFirst(cluster: SimCluster, wrong: Wrong): void {
+  for (const machine of storageMachines(cluster)) {
+    if (machine.lostRecord) continue
+    const recorded = new Set(recordsOf(machine, 'durable').map(({ name }) => name))
+    for (const name of filesOf(machine)) {
+      if (!recorded.has(name)) wrong(`${machine.name} has given ${name} its name before its record was durable`)
+    }
+  }
+}
+
 /** Nothing grows past its limit while it works. */
 export function checkLimits(cluster: SimCluster, wrong: Wrong): void {
   for (const { name, life, server, disk } of storageMachines(cluster)) {

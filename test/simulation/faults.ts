@@ -78,6 +78,11 @@ const FAULTS = {
     machine.killAt = random.pick(PHASES)
     note(`${machine.name} will die when it has ${machine.killAt} a change`)
   },
+  powerCutAtPhase({ cluster, random, note }) {
+    const machine = cluster.machine(random.pick(STORAGE_MACHINES))
+    machine.cutAfter = { phase: random.pick(PHASES), delayMs: random.between(0, 4) }
+    note(`${machine.name} will lose power after it has ${machine.cutAfter.phase} a change`)
+  },
   powerCut({ cluster, random }) {
     const some = STORAGE_MACHINES.filter(() => random.chance(0.3))
     cluster.powerCut(random.chance(0.2) ? MACHINES : some.length > 0 ? some : [random.pick(STORAGE_MACHINES)])
@@ -133,6 +138,16 @@ const FAULTS = {
     note(`the disks of ${name} are slow x${disk.faults.slow.toFixed(0)}`)
     return () => {
       disk.faults.slow = 1
+    }
+  },
+  slowAndCut({ cluster, random, note }) {
+    const { name, disk } = cluster.machine(random.pick(STORAGE_MACHINES))
+    disk.faults.slow = random.between(50, 300)
+    cluster.network.faults.resetPerChunk = random.between(0.01, 0.1)
+    note(`the disks of ${name} are slow x${disk.faults.slow.toFixed(0)}, and connections reset`)
+    return () => {
+      disk.faults.slow = 1
+      cluster.network.faults.resetPerChunk = 0
     }
   },
   diskFull({ cluster, random, note }) {
@@ -289,6 +304,7 @@ export function mendAll(cluster: SimCluster): void {
   for (const machine of cluster.machines.values()) {
     const { disk } = machine
     machine.killAt = undefined
+    machine.cutAfter = undefined
     Object.assign(
       disk.faults,
       { slow: 1, full: false, misdirected: 0 },

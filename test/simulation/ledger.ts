@@ -14,6 +14,8 @@ export interface LedgerFile {
   readonly content: Content
   /** `present` until somebody asks for its deletion, `deleted` once that was acknowledged. */
   state: 'present' | 'deleting' | 'deleted'
+  /** How many deletions have been asked for. */
+  deletions: number
 }
 
 /** Bytes that can be made again from a number: every position has its own, so that a block in the wrong place is wrong. */
@@ -37,7 +39,7 @@ export class Ledger {
   acknowledged(fileId: string, content: Content, begunMs: number): LedgerFile {
     const { group, name } = parseFileId(fileId)
     const source = decodeFileName(name).storageId!
-    const file: LedgerFile = { fileId, name, group, source, content, state: 'present' }
+    const file: LedgerFile = { fileId, name, group, source, content, state: 'present', deletions: 0 }
     if (this.#byName.has(name)) throw new Error(`${fileId} was given twice`)
     this.files.push(file)
     this.#byName.set(name, file)

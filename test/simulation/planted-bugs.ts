@@ -29,9 +29,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'rename-before-record',
     about: 'a file gets its name before its record is written',
     file: 'store/plain-store.js',
-    find: 'const { token, sizeBytes, crc32 } = file;',
-    replace: `const { token, sizeBytes, crc32 } = file;
-        const early = async (name) => { await this.#place(path, token, name); };`,
+    find: 'effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),',
+    replace: 'effect: (early => () => early)(this.#place(path, token, name)),',
     seed: 0,
   },
   {
@@ -46,8 +45,9 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'apply-twice',
     about: 'a record that comes again is applied again',
     file: 'store/plain-store.js',
-    find: 'if (!isAfter(origin, last.at))',
-    replace: 'if (false)',
+    find: `if (!isAfter(origin, last.at))
+            return Promise.all([last.done, file?.discard()]);`,
+    replace: 'if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };',
     seed: 0,
   },
   {
@@ -63,23 +63,24 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     about: 'a torn end of the binlog stays, and new records are written behind it',
     file: 'store/recovery.js',
     find: 'await file.truncate(bytes);',
-    replace: 'bytes = offsetBytes + tornBytes;',
+    replace: 'bytes += tornBytes;',
     seed: 0,
   },
   {
     name: 'delete-overtakes-create',
     about: 'a deletion takes effect before the creation it follows',
     file: 'store/binlog.js',
-    find: 'this.#effects = this.#effects.then(() => this.#takeEffect(batch, records, lines));',
-    replace: 'this.#effects = this.#takeEffect(batch, records, lines);',
+    find: `await Promise.all(batch.filter(({ draft }) => !isDelete(draft.op)).map(run));
+        await Promise.all(batch.filter(({ draft }) => isDelete(draft.op)).map(run));`,
+    replace: 'await Promise.all(batch.map(run));',
     seed: 0,
   },
   {
     name: 'stale-mark-accepted',
     about: 'a mark is believed though the peer came back as another incarnation',
     file: 'actors/sync/replay-binlog.js',
-    find: 'known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied',
-    replace: 'known !== undefined',
+    find: 'const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied;',
+    replace: 'if (known !== undefined) return { ...known, incarnation }; const stillTrue = false;',
     seed: 0,
   },
 ]

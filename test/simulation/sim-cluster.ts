@@ -56,6 +56,8 @@ export interface Machine {
   server: StorageServer | undefined
   /** Kills the process when a change gets to this phase. */
   killAt: Phase | undefined
+  /** Cuts the power a moment after a change has got to this phase. */
+  cutAfter: { readonly phase: Phase; readonly delayMs: number } | undefined
   lives: number
   /** It has had errors in calls that were to succeed: what it did may have been done again. */
   hadErrors: boolean
@@ -95,6 +97,7 @@ export class SimCluster {
         life: undefined,
         server: undefined,
         killAt: undefined,
+        cutAfter: undefined,
         lives: 0,
         hadErrors: false,
         lostRecord: false,
@@ -142,6 +145,7 @@ export class SimCluster {
     machine.life = undefined
     machine.server = undefined
     machine.killAt = undefined
+    machine.cutAfter = undefined
     life.end(how)
     return true
   }
@@ -198,7 +202,12 @@ export class SimCluster {
       advertiseHost: name,
       uploadPriority: 10,
       onPhase: phase => {
-        if (machine.killAt !== phase || machine.life !== life) return
+        if (machine.life !== life) return
+        if (machine.cutAfter?.phase === phase) {
+          this.loop.after(machine.cutAfter.delayMs, life, 'power cut', () => this.powerCut([name]))
+          machine.cutAfter = undefined
+        }
+        if (machine.killAt !== phase) return
         this.loop.note(name, `has ${phase} a change`)
         this.kill(name)
       },

@@ -6,7 +6,16 @@
 
 import type { Client } from '../../client/client.ts'
 import { toDfsError } from '../../protocol/errors.ts'
-import { checkIdle, checkKept, checkLimits, checkMarks, checkOrder, checkRecords, differences } from './checkers.ts'
+import {
+  checkIdle,
+  checkKept,
+  checkLimits,
+  checkMarks,
+  checkOrder,
+  checkRecords,
+  checkRecordsFirst,
+  differences,
+} from './checkers.ts'
 import { EventLoop } from './event-loop.ts'
 import { drawFaults, type Fault, mendAll, schedule } from './faults.ts'
 import { bytesOf, Ledger } from './ledger.ts'
@@ -142,6 +151,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       if (loop.count > EVENTS_MAX) wrong(`more than ${EVENTS_MAX} events`)
       checkMarks(cluster, wrong)
       checkOrder(cluster, wrong)
+      checkRecordsFirst(cluster, wrong)
       checkLimits(cluster, wrong)
     }
   }
@@ -200,6 +210,7 @@ function everybodyRuns(cluster: SimCluster): boolean {
 /** Disks and peers fail, and servers say so; anything else that is logged as an error is one of ours. */
 function isBug(message: string, error: string | undefined): boolean {
   if (message.startsWith('actor ')) return true
-  const isExpected = error === undefined || /DiskError|DfsError|SocketError|BusError|DocumentDamagedError/.test(error)
+  const isExpected =
+    error === undefined || /DiskError|DfsError|SocketError|BusError|FrameCutError|DocumentDamagedError/.test(error)
   return !isExpected
 }

@@ -18,6 +18,8 @@ const SIZES: readonly (readonly [min: number, max: number])[] = [
   [256 * KIB - 1, 256 * KIB + 2],
   [1, 700 * KIB],
 ]
+const SMALL: typeof SIZES = [[1, 4 * KIB]]
+const BURST_UPLOADS_MAX = 12
 const PAUSE_MS_MAX = 250
 
 export interface WorkloadContext {
@@ -50,7 +52,9 @@ async function operate(context: WorkloadContext, client: Client, life: Life, ran
   const { ledger } = context
   const kind = random.below(100)
   const candidates = ledger.files
-  if (kind < 45 || candidates.length === 0) return upload(context, client, life, random)
+  if (kind < 35 || candidates.length === 0) return void (await upload(context, client, life, random, SIZES))
+  if (kind < 39) return burst(context, client, life, random)
+  if (kind < 45) return fleeting(context, client, life, random)
   // Lately stored ones more often: that is where the races are.
   const recent = random.chance(0.5)
   const at = recent
@@ -62,13 +66,28 @@ async function operate(context: WorkloadContext, client: Client, life: Life, ran
   return remove(context, client, life, file)
 }
 
+/** Many small ones at once, so that they share flushes. */
+async function burst(context: WorkloadContext, client: Client, life: Life, random: SeededRandom): Promise<void> {
+  const count = 2 + random.below(BURST_UPLOADS_MAX)
+  await Promise.all(
+    Array.from({ length: count }, (_, i) => upload(context, client, life, random.fork(`upload ${i}`), SMALL)),
+  )
+}
+
+/** Gone as soon as it is there: creation and deletion reach the peers together. */
+async function fleeting(context: WorkloadContext, client: Client, life: Life, random: SeededRandom): Promise<void> {
+  const file = await upload(context, client, life, random, SIZES)
+  if (file !== undefined) await remove(context, client, life, file)
+}
+
 async function upload(
-  { loop, ledger, onViolation }: WorkloadContext,
+  { loop, ledger, onViolation }: Pick<WorkloadContext, 'loop' | 'ledger' | 'onViolation'>,
   client: Client,
   life: Life,
   random: SeededRandom,
-) {
-  const [min, max] = random.pick(SIZES)
+  sizes: typeof SIZES,
+): Promise<LedgerFile | undefined> {
+  const [min, max] = random.pick(sizes)
   const content = { number: random.below(2 ** 31), sizeBytes: min + random.below(max - min) }
   const bytes = bytesOf(content)
   const begunMs = loop.nowMs
@@ -76,9 +95,10 @@ async function upload(
     const asStream = random.chance(0.1)
     const { fileId } = await client.upload(asStream ? inPieces(bytes, random) : bytes, { extension: 'bin' })
     loop.note(life.name, `uploaded ${fileId}, ${content.sizeBytes} bytes`)
-    ledger.acknowledged(fileId, content, begunMs)
+    return ledger.acknowledged(fileId, content, begunMs)
   } catch (error) {
     fail({ loop, ledger, onViolation }, life, 'upload', error, ACCEPTABLE)
+    return undefined
   }
 }
 
@@ -93,7 +113,6 @@ async function download(context: WorkloadContext, client: Client, life: Life, fi
   const whole = sizeBytes === 0 || random.chance(0.7)
   const offset = whole ? 0 : random.below(sizeBytes)
   const length = whole ? undefined : 1 + random.below(sizeBytes)
-  const wasPresent = file.state === 'present'
   try {
     const bytes = await client.download(file.fileId, { offset, length })
     const expected = bytesOf(file.content).subarray(offset, length === undefined ? sizeBytes : offset + length)
@@ -101,24 +120,23 @@ async function download(context: WorkloadContext, client: Client, life: Life, fi
     loop.note(life.name, `downloaded ${file.fileId}`)
     ledger.downloads++
   } catch (error) {
-    judgeMiss(context, life, 'download', file, error, wasPresent)
+    judgeMiss(context, life, 'download', file, error)
   }
 }
 
 async function info(context: WorkloadContext, client: Client, life: Life, file: LedgerFile) {
-  const wasPresent = file.state === 'present'
   try {
     const { sizeBytes } = await client.info(file.fileId)
     if (sizeBytes !== file.content.sizeBytes) context.onViolation(`${file.fileId} is said to have ${sizeBytes} bytes`)
     context.loop.note(life.name, `looked at ${file.fileId}`)
   } catch (error) {
-    judgeMiss(context, life, 'info', file, error, wasPresent)
+    judgeMiss(context, life, 'info', file, error)
   }
 }
 
 async function remove(context: WorkloadContext, client: Client, life: Life, file: LedgerFile) {
   const { loop, ledger } = context
-  const wasPresent = file.state === 'present'
+  file.deletions++
   if (file.state === 'present') file.state = 'deleting'
   try {
     await client.delete(file.fileId)
@@ -126,22 +144,15 @@ async function remove(context: WorkloadContext, client: Client, life: Life, file
     file.state = 'deleted'
     ledger.deletes++
   } catch (error) {
-    judgeMiss(context, life, 'delete', file, error, wasPresent)
+    judgeMiss(context, life, 'delete', file, error)
   }
 }
 
 /** "Not found" is a promise, too: of a file that nobody has asked to delete it is a lie. */
-function judgeMiss(
-  context: WorkloadContext,
-  life: Life,
-  operation: string,
-  file: LedgerFile,
-  error: unknown,
-  wasPresent: boolean,
-): void {
+function judgeMiss(context: WorkloadContext, life: Life, operation: string, file: LedgerFile, error: unknown): void {
   const { code } = toDfsError(error)
   const excused = context.ledger.isExcused(file.name)
-  const isLie = operation === 'delete' ? wasPresent : file.state === 'present'
+  const isLie = operation === 'delete' ? file.deletions === 1 : file.state === 'present'
   if (code === 'not_found' && isLie && !excused) {
     context.onViolation(`${operation} says that ${file.fileId} is not there`)
   }
