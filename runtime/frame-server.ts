@@ -31,6 +31,11 @@ export interface FrameRequest {
   readonly lengthBytes: number
   readonly body: FrameReader
   readonly connection: Connection
+  /**
+   * Resolves when all replies before this one have been sent. Whoever streams from somewhere else waits for it: holding
+   * a shared connection for a reply that must wait for another, which waits for that connection, would never end.
+   */
+  turn(): Promise<void>
   /** Says that the handler needs nothing of the body any more, so that the next request may be read meanwhile. */
   bodyTaken(): void
 }
@@ -138,6 +143,13 @@ export class FrameServer {
   }
 }
 
+/** A reply that is owed. */
+interface Pending {
+  readonly reply: Promise<FrameReply | undefined>
+  /** Says that its turn has come. */
+  begin(): void
+}
+
 /** One accepted connection. */
 export class Connection {
   /** Set by the handshake. */
@@ -145,7 +157,7 @@ export class Connection {
   readonly #socket: Socket
   readonly #options: FrameServerOptions
   readonly #reader: FrameReader
-  readonly #replies: Promise<FrameReply | undefined>[] = []
+  readonly #replies: Pending[] = []
   #answering: Promise<void> | undefined
   /** Nothing more is read. */
   #closing = false
@@ -216,12 +228,17 @@ export class Connection {
       taken = true
       this.#wake?.()
     }
+    let begin = () => {}
+    const begun = new Promise<void>(resolve => {
+      begin = resolve
+    })
+    const request = { ...next, body: this.#reader, connection: this, turn: () => begun, bodyTaken }
     const reply =
       next.lengthBytes > this.#options.bodyBytesMax
         ? Promise.reject(new DfsError('too_large', `a body has at most ${this.#options.bodyBytesMax} bytes`))
-        : this.#options.handler({ ...next, body: this.#reader, connection: this, bodyTaken })
+        : this.#options.handler(request)
     reply.then(bodyTaken, bodyTaken)
-    this.#replies.push(reply)
+    this.#replies.push({ reply, begin })
     this.#answering ??= this.#answer()
     while (!taken || this.#replies.length >= PIPELINE_MAX) {
       await new Promise<void>(resolve => {
@@ -236,7 +253,8 @@ export class Connection {
   async #answer(): Promise<void> {
     for (let next = this.#replies[0]; next !== undefined; next = this.#replies[0]) {
       try {
-        const reply = await next.catch(error => this.#errorReply(error))
+        next.begin()
+        const reply = await next.reply.catch(error => this.#errorReply(error))
         const last = reply === undefined || reply.close === true
         if (last) this.#closing = true
         if (this.#ended) await reply?.release?.()

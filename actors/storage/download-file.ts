@@ -14,6 +14,9 @@ import { admitName, type PortContext } from './port-context.ts'
 /** The longest body of a download request: range, group and the longest name. */
 const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
 
+/** What is passed on at a time when memory is short: as many of these as there are connections. */
+const RELAY_BYTES = 16 * 1024
+
 /** What is asked for; a length of 0 means "to the end". */
 interface Wanted {
   readonly group: string
@@ -39,9 +42,11 @@ export async function downloadFile(context: PortContext, request: FrameRequest):
       await file.close()
       // A bad copy here is as good as none: another member may have a good one.
       if (toDfsError(error).code !== 'corrupt' || request.connection.role === 'peer') throw error
+      await request.turn()
       return askOthers(context, parts, passOn(context, wanted)).catch(() => Promise.reject(error))
     }
   }
+  await request.turn()
   return askAbout(context, request, { name: wanted.name, file: parts }, passOn(context, wanted))
 }
 
@@ -192,14 +197,16 @@ function openRemote(
 }
 
 async function relay(context: PortContext, body: FrameReader, send: Send): Promise<void> {
-  const block = await context.blocks.acquire()
+  // Never waits for a block: those may all be held by replies that wait for this one.
+  const block = context.blocks.tryAcquire()
+  const buffer = block ?? Buffer.allocUnsafe(RELAY_BYTES)
   try {
     while (body.bodyLeft > 0) {
-      const count = await body.readBody(block)
-      await send([block.subarray(0, count)])
+      const count = await body.readBody(buffer)
+      await send([buffer.subarray(0, count)])
     }
   } finally {
-    context.blocks.release(block)
+    if (block !== undefined) context.blocks.release(block)
   }
 }
 

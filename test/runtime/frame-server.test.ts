@@ -59,6 +59,25 @@ describe('a frame server', function () {
       expect((await client.reply()).body.toString()).equal('second')
     })
 
+    it('a request that waits for its turn when those before it have been answered', async () => {
+      const first = gate<FrameReply>()
+      const turns: number[] = []
+      const client = await start(async request => {
+        if (request.command === FIRST) return first.promise
+        await request.turn()
+        turns.push(request.command)
+        return { status: 0 }
+      })
+      client.send(requestOf(FIRST), requestOf(SECOND), requestOf(SECOND))
+      const other = await harness.connect()
+      other.send(requestOf(ECHO))
+      await other.reply()
+      expect(turns).deep.equal([ECHO])
+      first.open({ status: 0 })
+      for (let i = 0; i < 3; i++) expect((await client.reply()).status).equal(0)
+      expect(turns).deep.equal([ECHO, SECOND, SECOND])
+    })
+
     it('ten thousand small requests sent in one go, in order', async () => {
       const count = 10_000
       const client = await start(echo)
