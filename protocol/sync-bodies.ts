@@ -1,11 +1,12 @@
 /**
  * Bodies of the private commands between a source and its peers.
  *
- *     syncPosition 205   source's storage id 4, group 16
- *              reply     incarnation 16, epoch 8, sequence 8
+ *     syncPosition 205   source's storage id 4, group 16, epoch 8, incarnation 16
+ *              reply     incarnation 16, epoch 8, sequence 8, then the source's own: epoch 8, incarnation 16
  *     syncRecord 206     source's storage id 4, content 1, previous 8, line length 2, line, then the file
  *              reply     empty, once the record is durable here
  *
+ * The life of the source that the reply names is the one whose records are taken; another one has to raise its epoch.
  * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already; 2 if
  * the source has the file and cannot read it.
  * `previous` is the sequence of the record shipped before this one: a receiver sees a gap.
@@ -15,25 +16,43 @@ import { GROUP_NAME_BYTES } from './file-id.ts'
 import { readInt64, readString, writeInt64, writeString } from './frame.ts'
 
 const INCARNATION_BYTES = 16
-export const SYNC_POSITION_BYTES = 4 + GROUP_NAME_BYTES
-export const SYNC_POSITION_REPLY_BYTES = INCARNATION_BYTES + 16
+export const SYNC_POSITION_BYTES = 4 + GROUP_NAME_BYTES + 8 + INCARNATION_BYTES
+export const SYNC_POSITION_REPLY_BYTES = 2 * INCARNATION_BYTES + 24
 export const SYNC_RECORD_FIXED_BYTES = 4 + 1 + 8 + 2
 
-export function writeSyncPosition(storageId: number, group: string): Buffer {
+/** Who asks a peer where it stands. */
+export interface SyncPositionFields {
+  readonly storageId: number
+  readonly group: string
+  readonly epoch: number
+  /** 32 hex digits. */
+  readonly incarnation: string
+}
+
+export function writeSyncPosition({ storageId, group, epoch, incarnation }: SyncPositionFields): Buffer {
   const buffer = Buffer.alloc(SYNC_POSITION_BYTES)
   buffer.writeUInt32BE(storageId, 0)
   writeString(buffer, group, 4, GROUP_NAME_BYTES)
+  writeInt64(buffer, epoch, 4 + GROUP_NAME_BYTES)
+  buffer.write(incarnation, 12 + GROUP_NAME_BYTES, 'hex')
   return buffer
 }
 
-export function readSyncPosition(buffer: Buffer): { storageId: number; group: string } {
-  return { storageId: buffer.readUInt32BE(0), group: readString(buffer, 4, GROUP_NAME_BYTES) }
+export function readSyncPosition(buffer: Buffer): SyncPositionFields {
+  return {
+    storageId: buffer.readUInt32BE(0),
+    group: readString(buffer, 4, GROUP_NAME_BYTES),
+    epoch: readInt64(buffer, 4 + GROUP_NAME_BYTES),
+    incarnation: buffer.toString('hex', 12 + GROUP_NAME_BYTES, SYNC_POSITION_BYTES),
+  }
 }
 
 /** Where a peer stands. */
 export interface PeerPosition extends BinlogPosition {
   /** 32 hex digits. */
   readonly incarnation: string
+  /** The life of the source whose records the peer takes. */
+  readonly source: { readonly epoch: number; readonly incarnation: string }
 }
 
 export function writePeerPosition(position: PeerPosition): Buffer {
@@ -41,6 +60,8 @@ export function writePeerPosition(position: PeerPosition): Buffer {
   buffer.write(position.incarnation, 0, 'hex')
   writeInt64(buffer, position.epoch, INCARNATION_BYTES)
   writeInt64(buffer, position.sequence, INCARNATION_BYTES + 8)
+  writeInt64(buffer, position.source.epoch, INCARNATION_BYTES + 16)
+  buffer.write(position.source.incarnation, INCARNATION_BYTES + 24, 'hex')
   return buffer
 }
 
@@ -49,6 +70,10 @@ export function readPeerPosition(buffer: Buffer): PeerPosition {
     incarnation: buffer.toString('hex', 0, INCARNATION_BYTES),
     epoch: readInt64(buffer, INCARNATION_BYTES),
     sequence: readInt64(buffer, INCARNATION_BYTES + 8),
+    source: {
+      epoch: readInt64(buffer, INCARNATION_BYTES + 16),
+      incarnation: buffer.toString('hex', INCARNATION_BYTES + 24, SYNC_POSITION_REPLY_BYTES),
+    },
   }
 }
 

@@ -23,6 +23,7 @@ import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
+import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
 import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
@@ -78,6 +79,7 @@ export class PlainStore implements Store {
   readonly storageId: number
   readonly group: string
   readonly epoch: number
+  readonly incarnation: string
   readonly recovery: RecoveryReport
   readonly #world: World
   readonly #options: StoreOptions
@@ -87,6 +89,7 @@ export class PlainStore implements Store {
   readonly #paths: ReadonlyMap<number, StorePath>
   readonly #binlog: Binlog
   readonly #uploads = new UploadIds()
+  readonly #lives: SourceLives
   /** What peers' records have been applied and are durable, by source. */
   readonly #positions: Map<number, SourcePosition>
   /** What has been given to the binlog, by source: at or past the position. */
@@ -109,6 +112,7 @@ export class PlainStore implements Store {
     identity: Identity,
     paths: ReadonlyMap<number, StorePath>,
     recovered: Recovery,
+    lives: SourceLives,
   ) {
     this.#world = world
     this.#options = options
@@ -119,6 +123,8 @@ export class PlainStore implements Store {
     this.storageId = identity.storageId
     this.group = identity.group
     this.epoch = identity.epoch
+    this.incarnation = identity.incarnation
+    this.#lives = lives
     this.#positions = recovered.positions
     this.#checkpointed = recovered.end.sequence
     this.#binlog = new Binlog(world.disk, world.clock, {
@@ -162,7 +168,8 @@ export class PlainStore implements Store {
       await writeIdentity(world.disk, options.dataDirectory, { ...identity, storePathCount: roots.length })
     }
     const recovered = await recover(world.disk, options.dataDirectory, identity, paths)
-    const store = new PlainStore(world, timers, log, options, identity, paths, recovered)
+    const lives = await SourceLives.read(world.disk, options.dataDirectory)
+    const store = new PlainStore(world, timers, log, options, identity, paths, recovered, lives)
     await store.#begin(recovered)
     if (store.#begun && !store.#hasFailedPath) await store.#writeCheckpoint()
     return store
@@ -237,6 +244,10 @@ export class PlainStore implements Store {
 
   get positions(): readonly SourcePosition[] {
     return [...this.#positions.values()]
+  }
+
+  settleSource(asking: SourceLife): Promise<SourceLife> {
+    return this.#lives.settle(asking)
   }
 
   async apply(shipped: ShippedRecord, file: IncomingFile | undefined): Promise<void> {

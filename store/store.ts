@@ -5,6 +5,7 @@ import type { BinlogEnd, Flush } from './binlog.ts'
 import type { BinlogCursor, ReadRecord } from './binlog-reader.ts'
 import type { IncomingFile } from './incoming-file.ts'
 import type { Recovery } from './recovery.ts'
+import type { SourceLife } from './source-lives.ts'
 import type { StoredFile } from './stored-file.ts'
 
 /** What recovery has to report. */
@@ -28,6 +29,8 @@ export interface Store {
   readonly storageId: number
   readonly group: string
   readonly epoch: number
+  /** Names the data directory; 32 hex digits. */
+  readonly incarnation: string
   readonly recovery: RecoveryReport
   /** The last record that peers may have. */
   readonly end: BinlogEnd
@@ -52,6 +55,8 @@ export interface Store {
   /** How far the records of a source have been applied here. */
   position(storageId: number): SourcePosition | undefined
   readonly positions: readonly SourcePosition[]
+  /** Says whose records of a source are taken: of the life that asks, if its epoch is new here. */
+  settleSource(asking: SourceLife): Promise<SourceLife>
   /**
    * Applies a record of a peer; records of one source take effect in the order of the calls, and only once. The file
    * belongs to the store from here on. Rejects with `bad_request` if a record in between has not been applied.

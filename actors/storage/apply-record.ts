@@ -21,11 +21,14 @@ export async function syncPosition(
   incarnation: string,
 ): Promise<FrameReply> {
   expectPeer(request)
-  if (request.lengthBytes !== SYNC_POSITION_BYTES) throw new DfsError('bad_request', 'a source gives its id and group')
-  const { storageId, group } = readSyncPosition(await request.body.bytes(SYNC_POSITION_BYTES))
+  if (request.lengthBytes !== SYNC_POSITION_BYTES)
+    throw new DfsError('bad_request', 'a source gives its id, group and life')
+  const asking = readSyncPosition(await request.body.bytes(SYNC_POSITION_BYTES))
+  const { storageId, group } = asking
   if (group !== context.store.group) throw new DfsError('forbidden', `this is group ${context.store.group}`)
+  const source = await context.store.settleSource({ storageId, epoch: asking.epoch, incarnation: asking.incarnation })
   const { epoch, sequence } = context.store.position(storageId) ?? { epoch: 0, sequence: 0 }
-  return { status: 0, parts: [writePeerPosition({ incarnation, epoch, sequence })] }
+  return { status: 0, parts: [writePeerPosition({ incarnation, epoch, sequence, source })] }
 }
 
 /** Applies one record, 206; answers when it is durable. The next one may be read as soon as this one's bytes are here. */

@@ -102,10 +102,14 @@ async function startingMark(
   known: PeerMark | undefined,
 ): Promise<PeerMark> {
   const { store } = context
-  const answer = await client.request(COMMANDS.syncPosition, writeSyncPosition(store.storageId, store.group))
+  const answer = await client.request(COMMANDS.syncPosition, writeSyncPosition(store))
   if (answer.length !== SYNC_POSITION_REPLY_BYTES) throw new DfsError('bad_request', 'the peer answers in riddles')
   const position = readPeerPosition(answer)
-  const { incarnation } = position
+  const { incarnation, source } = position
+  if (source.epoch >= store.epoch && source.incarnation !== store.incarnation) {
+    context.onEpochTooOld(source.epoch + 1)
+    throw new DfsError('epoch_too_old', `the peer takes records of another life, in epoch ${source.epoch}`)
+  }
   if (position.epoch > store.epoch || (position.epoch === store.epoch && position.sequence > store.end.sequence)) {
     context.onEpochTooOld(position.epoch + 1)
     throw new DfsError('epoch_too_old', `the peer has record ${position.sequence} of epoch ${position.epoch}`)

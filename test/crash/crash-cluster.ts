@@ -182,7 +182,9 @@ export class CrashCluster {
 
   /** How far a storage server has applied the records of a source, by its own word. */
   async position(asked: FrameClient, source: number): Promise<PeerPosition> {
-    return readPeerPosition(await asked.request(COMMANDS.syncPosition, writeSyncPosition(source, GROUP)))
+    // In no epoch: whoever asks only, must not be taken for a new life of the source.
+    const asking = { storageId: source, group: GROUP, epoch: 0, incarnation: '0'.repeat(32) }
+    return readPeerPosition(await asked.request(COMMANDS.syncPosition, writeSyncPosition(asking)))
   }
 
   /** Kills the storage servers that still run. */

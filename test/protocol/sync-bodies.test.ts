@@ -14,30 +14,37 @@ import {
 
 const storageIds = fc.integer({ min: 1, max: 2 ** 24 - 1 })
 
+const LIFE = 'ffeeddccbbaa99887766554433221100'
+const lives = fc.record({ epoch: fc.maxSafeNat(), incarnation: fc.stringMatching(/^[0-9a-f]{32}$/) })
+
 describe('body of syncPosition', () => {
-  it('is a storage id and a group', () => {
-    const body = writeSyncPosition(0x010203, 'group1')
-    expect(body.toString('hex')).to.equal(`00010203${Buffer.from('group1').toString('hex')}${'00'.repeat(10)}`)
+  it('is a storage id, a group and the life of the source', () => {
+    const body = writeSyncPosition({ storageId: 0x010203, group: 'group1', epoch: 3, incarnation: LIFE })
+    const group = `${Buffer.from('group1').toString('hex')}${'00'.repeat(10)}`
+    expect(body.toString('hex')).to.equal(`00010203${group}0000000000000003${LIFE}`)
     expect(body).to.have.length(SYNC_POSITION_BYTES)
   })
 
   it('is read back as it was written', () => {
     fc.assert(
-      fc.property(storageIds, fc.stringMatching(/^[A-Za-z0-9]{1,16}$/), (storageId, group) => {
-        expect(readSyncPosition(writeSyncPosition(storageId, group))).to.deep.equal({ storageId, group })
+      fc.property(storageIds, fc.stringMatching(/^[A-Za-z0-9]{1,16}$/), lives, (storageId, group, life) => {
+        const fields = { storageId, group, ...life }
+        expect(readSyncPosition(writeSyncPosition(fields))).to.deep.equal(fields)
       }),
     )
   })
 
-  it('is answered with an incarnation and a position', () => {
+  it('is answered with an incarnation, a position, and the life of the source', () => {
     const incarnation = '00112233445566778899aabbccddeeff'
-    const body = writePeerPosition({ incarnation, epoch: 2, sequence: 2 ** 32 + 5 })
-    expect(body.toString('hex')).to.equal(`${incarnation}00000000000000020000000100000005`)
+    const source = { epoch: 3, incarnation: LIFE }
+    const body = writePeerPosition({ incarnation, epoch: 2, sequence: 2 ** 32 + 5, source })
+    expect(body.toString('hex')).to.equal(`${incarnation}000000000000000200000001000000050000000000000003${LIFE}`)
     expect(body).to.have.length(SYNC_POSITION_REPLY_BYTES)
     const positions = fc.record({
       incarnation: fc.stringMatching(/^[0-9a-f]{32}$/),
       epoch: fc.maxSafeNat(),
       sequence: fc.maxSafeNat(),
+      source: lives,
     })
     fc.assert(
       fc.property(positions, made => void expect(readPeerPosition(writePeerPosition(made))).to.deep.equal(made)),
