@@ -1,6 +1,6 @@
 /**
  * Bugs that are planted on purpose, into the compiled code as it is loaded: whoever checks the cluster has to find each
- * of them. `seed` is the first that did.
+ * of them. `seed` is the first, from 1 on, that did.
  */
 
 export interface PlantedBug {
@@ -23,7 +23,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.sync();',
     replace: 'void this.#file.sync().catch(() => {});',
-    seed: 0,
+    seed: 2,
   },
   {
     name: 'rename-before-record',
@@ -31,7 +31,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/plain-store.js',
     find: 'effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),',
     replace: 'effect: (early => () => early)(this.#place(path, token, name)),',
-    seed: 0,
+    seed: 2,
   },
   {
     name: 'mark-before-ack',
@@ -39,7 +39,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'actors/sync/replay-binlog.js',
     find: 'await oldest.done;',
     replace: '',
-    seed: 0,
+    seed: 2,
   },
   {
     name: 'apply-twice',
@@ -48,7 +48,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: `if (!isAfter(origin, last.at))
             return Promise.all([last.done, file?.discard()]);`,
     replace: 'if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };',
-    seed: 0,
+    seed: 2,
   },
   {
     name: 'fsync-error-ignored',
@@ -56,7 +56,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.sync();',
     replace: 'await this.#file.sync().catch(() => {});',
-    seed: 0,
+    seed: 33,
   },
   {
     name: 'torn-record-accepted',
@@ -64,7 +64,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/recovery.js',
     find: 'await file.truncate(bytes);',
     replace: 'bytes += tornBytes;',
-    seed: 0,
+    seed: 44,
   },
   {
     name: 'delete-overtakes-create',
@@ -72,8 +72,9 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: `await Promise.all(batch.filter(({ draft }) => !isDelete(draft.op)).map(run));
         await Promise.all(batch.filter(({ draft }) => isDelete(draft.op)).map(run));`,
-    replace: 'await Promise.all(batch.map(run));',
-    seed: 0,
+    replace: `await Promise.all(batch.filter(({ draft }) => isDelete(draft.op)).map(run));
+        await Promise.all(batch.filter(({ draft }) => !isDelete(draft.op)).map(run));`,
+    seed: 6,
   },
   {
     name: 'stale-mark-accepted',
@@ -81,6 +82,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'actors/sync/replay-binlog.js',
     find: 'const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied;',
     replace: 'if (known !== undefined) return { ...known, incarnation }; const stillTrue = false;',
-    seed: 0,
+    seed: 16,
   },
 ]

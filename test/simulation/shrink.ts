@@ -6,7 +6,12 @@ import type { Outcome } from './simulate.ts'
 const RUNS_MAX = 400
 
 /** Returns the smallest run that still fails. `failed` is the whole one. */
-export async function shrink(pool: SeedPool, failed: Outcome, say: (line: string) => void): Promise<Outcome> {
+export async function shrink(
+  pool: SeedPool,
+  failed: Outcome,
+  say: (line: string) => void,
+  runsMax = RUNS_MAX,
+): Promise<Outcome> {
   const { seed } = failed
   let best = failed
   let runs = 0
@@ -23,7 +28,7 @@ export async function shrink(pool: SeedPool, failed: Outcome, say: (line: string
   /** Tries to do without halves, then quarters, and so on. */
   async function leaveOut<T extends number | string>(all: readonly T[], without: Set<T>): Promise<void> {
     for (let size = Math.ceil(all.length / 2); size >= 1; size = size === 1 ? 0 : Math.ceil(size / 2)) {
-      for (let at = 0; at < all.length && runs < RUNS_MAX; at += size) {
+      for (let at = 0; at < all.length && runs < runsMax; at += size) {
         const chunk = all.slice(at, at + size).filter(one => !without.has(one))
         if (chunk.length === 0) continue
         for (const one of chunk) without.add(one)

@@ -53,7 +53,7 @@ export interface Outcome {
   readonly events: number
   readonly virtualMs: number
   readonly faults: readonly Fault[]
-  /** All operations that were carried out. */
+  /** All that were carried out. */
   readonly operations: readonly string[]
   readonly uploads: number
   readonly downloads: number
@@ -82,8 +82,9 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
     loop.stop()
   }
   const isSkipped = (operation: string) => {
-    operations.push(operation)
-    return withoutOperations.has(operation)
+    const skipped = withoutOperations.has(operation)
+    if (!skipped) operations.push(operation)
+    return skipped
   }
   const cluster = new SimCluster(loop, random, {
     onError: (machine, message, error) => {
@@ -99,12 +100,10 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
   })
   const onRejection = (error: unknown) => wrong(`a rejection that nobody handled: ${(error as Error)?.stack ?? error}`)
   process.on('unhandledRejection', onRejection)
-  const faults = drawFaults(random.fork('faults'), FAULTS_MS)
+  const faults = drawFaults(random.fork('faults'), FAULTS_MS).filter(({ number }) => !withoutFaults.has(number))
   try {
     cluster.start()
-    for (const fault of faults) {
-      if (!withoutFaults.has(fault.number)) schedule(fault, cluster, ledger, random.fork(`fault ${fault.number}`))
-    }
+    for (const fault of faults) schedule(fault, cluster, ledger, random.fork(`fault ${fault.number}`))
     await runChecked(FAULTS_MS)
     mendAll(cluster)
     const healedMs = loop.nowMs

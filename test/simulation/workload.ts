@@ -74,10 +74,14 @@ async function burst(context: WorkloadContext, client: Client, life: Life, rando
   )
 }
 
-/** Gone as soon as it is there: creation and deletion reach the peers together. */
+/** Gone as soon as they are there: creations and deletions reach the peers together. */
 async function fleeting(context: WorkloadContext, client: Client, life: Life, random: SeededRandom): Promise<void> {
-  const file = await upload(context, client, life, random, SIZES)
-  if (file !== undefined) await remove(context, client, life, file)
+  const come = async (own: SeededRandom) => {
+    const file = await upload(context, client, life, own, SMALL)
+    if (file !== undefined) await remove(context, client, life, file)
+  }
+  const count = 1 + random.below(BURST_UPLOADS_MAX)
+  await Promise.all(Array.from({ length: count }, (_, i) => come(random.fork(`file ${i}`))))
 }
 
 async function upload(
