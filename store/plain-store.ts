@@ -461,16 +461,15 @@ export class PlainStore implements Store {
 
   /**
    * Takes back an upload whose file could not be given its name: its record is durable, and the next start would give it,
-   * after peers have taken it for deleted.
+   * after peers have taken it for deleted. The bytes go first, which needs no room on a disk that may have none.
    */
-  #withdraw(path: StorePath, token: string, name: string, error: unknown): never {
-    const effect = async () => {
-      await removeTemporary(this.#world.disk, path, token)
-      await this.#remove(path, name)
-    }
-    this.#binlog
-      .append(() => ({ op: 'D', name, effect }))
-      .catch(cause => this.#log.error({ err: cause, name }, 'an upload that failed could not be taken back'))
+  async #withdraw(path: StorePath, token: string, name: string, error: unknown): Promise<never> {
+    const note = (cause: unknown) =>
+      this.#log.error({ err: cause, name }, 'an upload that failed could not be taken back')
+    await removeTemporary(this.#world.disk, path, token)
+      .then(() => path.syncTemporary())
+      .catch(note)
+    this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) })).catch(note)
     throw error
   }
 

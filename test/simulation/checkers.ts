@@ -130,7 +130,7 @@ export function differences(cluster: SimCluster, ledger: Ledger): string[] {
       const files = new Set(filesOf(member))
       for (const name of live) {
         // A source whose own copy is bad has none to give.
-        if (files.has(name) || ledger.isExcused(name)) continue
+        if (files.has(name) || ledger.isExcused(name) || wasRefused(source, name, ledger)) continue
         if (member === source || isGoodCopy(cluster, source.name, name, 'now'))
           found.push(`${member.name} lacks ${name} of ${source.name}`)
       }
@@ -166,10 +166,15 @@ export function checkRecords(cluster: SimCluster, ledger: Ledger, wrong: Wrong):
     for (const [name, { op, token }] of last) {
       // A record that was applied without its file is one whose file was deleted, or damaged, at its source.
       const isThere = op === 'C' || (op === 'c' && token !== undefined)
-      if (isThere && !files.has(name) && !ledger.isExcused(name))
+      if (isThere && !files.has(name) && !ledger.isExcused(name) && !wasRefused(machine, name, ledger))
         wrong(`${machine.name} has a record of ${name}, and no file`)
     }
   }
+}
+
+/** An upload that failed on a failing disk, and of which nobody was told, may leave its record behind. */
+function wasRefused(machine: Machine, name: string, ledger: Ledger): boolean {
+  return machine.hadErrors && ledger.file(name) === undefined
 }
 
 /** Every file that was acknowledged and not deleted is whole on a disk of its group. */
