@@ -34,8 +34,8 @@ export async function askOthers<T>(
 ): Promise<T> {
   const peers = context.peers()
   const isOurs = file.storageId === context.store.storageId
-  // Before a tracker has told who the others are, nobody can have asked them all.
-  let everybodyAnswered = context.joined() && (isOurs || (file.storageId !== undefined && peers.has(file.storageId)))
+  let everybodyAnswered =
+    knowsAllPeers(context) && (isOurs || (file.storageId !== undefined && peers.has(file.storageId)))
   for (const peer of inOrder(peers, file)) {
     try {
       const answer = await ask(await connectPeer(context, peer))
@@ -50,6 +50,15 @@ export async function askOthers<T>(
   }
   if (everybodyAnswered) throw new DfsError('not_found')
   throw new DfsError('unavailable', 'the file is not here, and those who may have it cannot be reached')
+}
+
+/**
+ * Whether the peers we know of are all there are. A tracker that has just started tells of few: whoever we have records
+ * of must be among them, and somebody, if we were told of a past that we have lost.
+ */
+function knowsAllPeers({ store, peers, joined }: PortContext): boolean {
+  const known = peers()
+  return joined() && store.positions.every(at => known.has(at.storageId)) && (store.epoch === 1 || known.size > 0)
 }
 
 /** The source first, those that are thought to be offline last. */

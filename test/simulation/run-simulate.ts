@@ -1,5 +1,6 @@
 /**
- * `npm run simulate -- --seeds N [--seed S] [--trace] [--shrink] [--bug NAME]`: seeds S to S + N - 1, on all cores.
+ * `npm run simulate -- --seeds N [--seed S] [--trace] [--shrink] [--bug NAME] [--jobs N]`: seeds S to
+ * S + N - 1, on all cores.
  *
  * Ends at the first seed that fails, with what was wrong, the end of its trace, and the command that repeats it.
  */
@@ -22,6 +23,7 @@ const { values } = parseArgs({
     trace: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
     bug: { type: 'string' },
+    jobs: { type: 'string', default: String(availableParallelism()) },
   },
 })
 const first = Number(values.seed)
@@ -29,14 +31,15 @@ const count = process.argv.includes('--seed') && !process.argv.includes('--seeds
 if (values.bug !== undefined && !PLANTED_BUGS.some(({ name }) => name === values.bug)) {
   throw new Error(`there is no such bug; there are ${PLANTED_BUGS.map(({ name }) => name).join(', ')}`)
 }
-const pool = new SeedPool(Math.min(count, availableParallelism()), values.bug)
+const jobs = Math.min(count, Number(values.jobs))
+const pool = new SeedPool(jobs, values.bug)
 const begunMs = performance.now()
 const total = { seeds: 0, virtualMs: 0, events: 0, uploads: 0, downloads: 0, deletes: 0, faults: 0, excused: 0 }
 let next = first
 let failed: Outcome | undefined
 
 await Promise.all(
-  Array.from({ length: Math.min(count, availableParallelism()) }, async () => {
+  Array.from({ length: jobs }, async () => {
     while (failed === undefined && next < first + count) await one(next++)
   }),
 )
