@@ -116,13 +116,15 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
   syncPosition: {
     to: 'storage',
     about: "Peers only: how far a source's records have been applied.",
-    request: 'storage id of the source 4, group 16',
-    reply: 'incarnation 16, epoch 8, sequence 8',
+    request: 'storage id of the source 4, group 16, epoch of the source 8, incarnation of the source 16',
+    reply:
+      "incarnation 16, epoch 8, sequence 8, then the source's life whose records are taken: epoch 8, incarnation 16",
   },
   syncRecord: {
     to: 'storage',
     about: "Peers only: one record of the source's binlog, and its file.",
-    request: 'storage id of the source 4, content follows 1, previous sequence 8, line length 2, line, content',
+    request:
+      'storage id of the source 4, content 1 (0 none, 1 follows, 2 cannot be read), previous sequence 8, line length 2, line, content',
     reply: 'empty',
   },
 }

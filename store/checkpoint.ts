@@ -1,7 +1,7 @@
 /**
  * How far the binlog's effects are durable in the directories, so that recovery need not begin at the beginning.
  *
- *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs }] }
+ *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs, incomplete? }] }
  *
  * Everything up to `sequence` is where it belongs. A checkpoint that is missing, damaged or of another epoch costs time
  * only: recovery then starts at the first record.

@@ -52,7 +52,8 @@ export class SourceLives {
       const document = { version: SOURCES_VERSION, lives: [...this.#lives.values()] }
       this.#writing = this.#writing.catch(ignore).then(() => writeDocument(this.#disk, this.#path, document))
       await this.#writing.catch(error => {
-        this.#lives.delete(asking.storageId)
+        if (known === undefined) this.#lives.delete(asking.storageId)
+        else this.#lives.set(asking.storageId, known)
         throw error
       })
     } else await this.#writing.catch(ignore)

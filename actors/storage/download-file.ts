@@ -50,7 +50,7 @@ export async function downloadFile(context: PortContext, request: FrameRequest):
   return askAbout(context, request, { name: wanted.name, file: parts }, passOn(context, wanted))
 }
 
-/** Opens our copy; one whose disk fails counts as corrupt. */
+/** Opens our copy; one whose disk fails is unavailable, and the next attempt may go to a peer. */
 async function openLocal(context: PortContext, name: string): Promise<StoredFile | undefined> {
   try {
     return await context.store.open(name)

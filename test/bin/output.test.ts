@@ -91,6 +91,7 @@ describe('exit codes', () => {
       unauthorized: 1,
       forbidden: 1,
       not_found: 3,
+      not_here: 3,
       unknown_group: 3,
       storage_id_in_use: 1,
       epoch_too_old: 1,

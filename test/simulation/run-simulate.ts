@@ -18,16 +18,17 @@ const TRACE_LINES = 60
 
 const { values } = parseArgs({
   options: {
-    seeds: { type: 'string', default: '100' },
-    seed: { type: 'string', default: '1' },
+    /** 100, or 1 if a seed is given. */
+    seeds: { type: 'string' },
+    seed: { type: 'string' },
     trace: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
     bug: { type: 'string' },
     jobs: { type: 'string', default: String(availableParallelism()) },
   },
 })
-const first = Number(values.seed)
-const count = process.argv.includes('--seed') && !process.argv.includes('--seeds') ? 1 : Number(values.seeds)
+const first = Number(values.seed ?? 1)
+const count = Number(values.seeds ?? (values.seed === undefined ? 100 : 1))
 if (values.bug !== undefined && !PLANTED_BUGS.some(({ name }) => name === values.bug)) {
   throw new Error(`there is no such bug; there are ${PLANTED_BUGS.map(({ name }) => name).join(', ')}`)
 }
@@ -45,6 +46,10 @@ await Promise.all(
 )
 report()
 if (failed !== undefined) await explain(failed)
+else if (values.bug !== undefined) {
+  console.log(`${values.bug} was not found`)
+  process.exitCode = 1
+}
 pool.close()
 
 async function one(seed: number): Promise<void> {

@@ -1,4 +1,7 @@
-/** Finds the few faults and operations that a failure needs: leaves out as many of the others as it can. */
+/**
+ * Finds the few faults and operations that a failure needs: leaves out as many of the others as it can. A client that
+ * skips an operation goes on to its next, so new ones may come in place of those left out.
+ */
 import type { SeedPool } from './seed-pool.ts'
 import type { Outcome } from './simulate.ts'
 
@@ -20,7 +23,7 @@ export async function shrink(
 
   const faults = failed.faults.map(fault => fault.number)
   await leaveOut(faults, withoutFaults)
-  await leaveOut([...new Set(failed.operations)], withoutOperations)
+  await leaveOut(failed.operations, withoutOperations)
   // Fewer operations may have made further faults needless.
   await leaveOut(faults, withoutFaults)
   return best
