@@ -1,7 +1,9 @@
 /** The disk of a real machine: `node:fs`, with every error turned into a `DiskError` that keeps its cause. */
+import { closeSync, open as openDescriptor } from 'node:fs'
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { connect, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { type Disk, type DiskEntry, DiskError, type DiskFile, type DiskLock } from './world.ts'
 
 // Files hold other people's photos and our secrets: nobody but the owner reads them unless they are told to.
@@ -12,9 +14,6 @@ const OPEN_FLAGS = { read: 'r', create: 'wx+', update: 'r+' } as const
 
 /** Times the holder of a stale lock is removed before giving up: each one is a race lost to another start. */
 const LOCK_ATTEMPTS = 3
-
-/** A unix socket's path ends at 104 bytes on some systems and 108 on others. */
-const SOCKET_PATH_BYTES_MAX = 100
 
 export const realDisk: Disk = {
   async open(path, mode) {
@@ -125,18 +124,24 @@ function withoutFirst(parts: readonly Uint8Array[], bytes: number): Uint8Array[]
  * that ended, so a socket nobody answers on is a left-over and may be replaced.
  */
 async function lock(directory: string): Promise<DiskLock> {
-  const handle = await open(directory, 'r')
+  const descriptor = await promisify(openDescriptor)(directory, 'r')
   const path = join(directory, 'lock')
-  // A long path does not fit a socket address; Linux lets us name the directory by its open handle instead.
-  const address = Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX ? `/proc/self/fd/${handle.fd}/lock` : path
   try {
+    const address = await addressIn(directory, descriptor)
     for (let attempts = 0; attempts < LOCK_ATTEMPTS; attempts++) {
       const server = await listen(address)
       if (server !== undefined) {
         const inode = (await statEntry(path))?.inode
+        const held = async () => (await statEntry(path).catch(() => undefined))?.inode === inode
+        let released: Promise<void> | undefined
+        const letGo = () => held().then(isOurs => release(server, descriptor, isOurs))
         return {
-          held: async () => (await statEntry(path).catch(() => undefined))?.inode === inode,
-          release: () => new Promise(resolve => server.close(() => resolve(handle.close()))),
+          held,
+          release() {
+            // Once: by then the handle's number may be that of any other file.
+            released ??= letGo()
+            return released
+          },
         }
       }
       if (await answers(address)) break
@@ -144,13 +149,35 @@ async function lock(directory: string): Promise<DiskLock> {
     }
     throw new DiskError('lock', directory, 'EEXIST')
   } catch (error) {
-    await handle.close()
+    closeSync(descriptor)
     throw error
   }
 }
 
+/**
+ * The address of the lock's socket: on Linux by the directory's open handle. A long path does not fit a socket address,
+ * and a name that ends with the handle can be taken away from the server, see `release`. Elsewhere by its path.
+ */
+async function addressIn(directory: string, descriptor: number): Promise<string> {
+  const byHandle = `/proc/self/fd/${descriptor}`
+  const hasHandles = (await statEntry(byHandle)) !== undefined
+  return join(hasHandles ? byHandle : directory, 'lock')
+}
+
+/**
+ * Stops listening. A server that closes removes its socket by name, whoever's it is by then: if another process has
+ * taken the lock over, the handle in that name goes first, so that the name leads nowhere. Nothing comes in between:
+ * the handle's number is free for any other directory.
+ */
+function release(server: Server, descriptor: number, isOurs: boolean): Promise<void> {
+  if (!isOurs) closeSync(descriptor)
+  const closed = new Promise<void>(resolve => server.close(() => resolve()))
+  if (isOurs) closeSync(descriptor)
+  return closed
+}
+
 function listen(address: string) {
-  return new Promise<ReturnType<typeof createServer> | undefined>((resolve, reject) => {
+  return new Promise<Server | undefined>((resolve, reject) => {
     const server = createServer(visitor => visitor.destroy())
     server.on('error', (error: NodeJS.ErrnoException) =>
       error.code === 'EADDRINUSE' ? resolve(undefined) : reject(error),

@@ -193,8 +193,12 @@ export class PlainStore implements Store {
     const { uploadId } = upload
     const known = uploadId === undefined ? undefined : this.#uploads.get(uploadId)
     if (known !== undefined) {
-      await file.discard()
-      return known
+      const name = await known.catch(() => undefined)
+      // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
+      if (name !== undefined && (await this.#isInPlace(name))) {
+        await file.discard()
+        return name
+      }
     }
     const created = this.#create(file, upload)
     if (uploadId !== undefined) this.#uploads.set(uploadId, created)
@@ -325,6 +329,11 @@ export class PlainStore implements Store {
       }
     })
     return (await discardIfNowhere(file, appended)).name
+  }
+
+  async #isInPlace(name: string): Promise<boolean> {
+    const parts = decodeFileName(name)
+    return (await this.#world.disk.stat(this.#pathOf(parts).pathOf(parts))) !== undefined
   }
 
   /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */

@@ -90,7 +90,9 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   } catch (error) {
     // The peer may have any part of what was under way: the next session asks it.
     client.close()
-    throw error
+    // A file that could not be read broke the connection for those before it, too: it is the reason.
+    const reasons = await Promise.all(underWay.map(({ done }) => done.then(ignore, reason => reason)))
+    throw reasons.find(isCorrupt) ?? error
   }
   return { ...mark, sequence: read }
 }
@@ -165,16 +167,19 @@ async function sendFile(
 
 /** Counts what keeps a file from being read; a later session may ship its record without it, and people are told. */
 function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: string, error: unknown): never {
-  const isCorrupt = error instanceof DfsError && error.code === 'corrupt'
   // A disk that is missing as a whole is waited for: nothing is wrong with its files.
   const isFailing = error instanceof DiskError && error.errno !== 'ENODEV'
-  if (isCorrupt || isFailing) {
+  if (isCorrupt(error) || isFailing) {
     if (unreadable.size >= UNREADABLE_MAX) unreadable.clear()
-    const attempts = isCorrupt ? READ_ATTEMPTS_MAX : (unreadable.get(name) ?? 0) + 1
+    const attempts = isCorrupt(error) ? READ_ATTEMPTS_MAX : (unreadable.get(name) ?? 0) + 1
     unreadable.set(name, attempts)
     if (attempts >= READ_ATTEMPTS_MAX) onCorruption(name, error)
   }
   throw error
+}
+
+function isCorrupt(error: unknown): error is DfsError {
+  return error instanceof DfsError && error.code === 'corrupt'
 }
 
 async function skip(): Promise<void> {}

@@ -6,6 +6,9 @@ import { type RunningStorage, startStorage } from '../../actors/storage/start-st
 import { startSync } from '../../actors/sync/start-sync.ts'
 import { startTracker } from '../../actors/tracker/start-tracker.ts'
 import { Client } from '../../client/client.ts'
+import { readGroupAndName, writeDownload, writeUploadFields } from '../../protocol/data-bodies.ts'
+import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
 import { FrameClient } from '../../runtime/frame-client.ts'
 import { authenticate, roleKey } from '../../runtime/handshake.ts'
 import { silentLog } from '../../runtime/log.ts'
@@ -26,6 +29,11 @@ export interface Member {
   sync: RunningRole | undefined
 }
 
+interface StorageParts {
+  readonly sync: boolean
+  readonly storePaths?: string[]
+}
+
 export class SmallCluster {
   readonly broker: MemoryBroker
   readonly context: RoleContext
@@ -34,36 +42,43 @@ export class SmallCluster {
   #tracker: (RunningRole & { endpoint: Endpoint }) | undefined
   readonly #clients: { close(): void | Promise<void> }[] = []
 
-  private constructor(disk: Partial<World>) {
-    const real = realWorld()
-    const timers = new Timers(real.clock)
-    this.broker = new MemoryBroker(timers, real.random)
-    const world: World = { ...real, ...disk, connectBus: this.broker.connector() }
+  private constructor(parts: Partial<World>) {
+    const given = { ...realWorld(), ...parts }
+    const timers = new Timers(given.clock)
+    this.broker = new MemoryBroker(timers, given.random)
+    const world: World = { ...given, connectBus: this.broker.connector() }
     this.context = { world, timers, log: silentLog(), prefix: 'dfs', version: '0.0.0' }
   }
 
   /** Starts a tracker; `parts` replaces parts of the real World. */
   static async start(parts: Partial<World> = {}): Promise<SmallCluster> {
     const cluster = new SmallCluster(parts)
-    cluster.#tracker = await startTracker(cluster.context, {
+    await cluster.startTracker()
+    return cluster
+  }
+
+  /** Starts a tracker that knows nothing of what was before. */
+  async startTracker(): Promise<void> {
+    this.#tracker = await startTracker(this.context, {
       trackerId: 'tracker-1',
       credentials: credentials('tracker'),
       bind: LOOPBACK,
       advertiseHost: '127.0.0.1',
       policy: { group: 'round_robin', server: 'by_priority', path: 'round_robin' },
     })
-    return cluster
+  }
+
+  async stopTracker(): Promise<void> {
+    await this.#tracker?.stop()
+    this.#tracker = undefined
   }
 
   get trackerEndpoint(): Endpoint {
     return this.#tracker!.endpoint
   }
 
-  /** Starts a storage server, or starts it again, and waits until it takes uploads; lower ids are preferred. */
-  async addStorage(
-    storageId: number,
-    options: { sync: boolean; storePaths?: string[] } = { sync: true },
-  ): Promise<Member> {
+  /** Starts a storage server, or starts it again, and waits for nobody's word; lower ids are preferred. */
+  async startStorage(storageId: number, options: StorageParts = { sync: true }): Promise<Member> {
     const dataDirectory = join(this.#directory, `storage-${storageId}`)
     const storage = await startStorage(this.context, {
       dataDirectory,
@@ -81,8 +96,14 @@ export class SmallCluster {
     const member: Member = { storage, dataDirectory, sync: undefined }
     this.members.set(storageId, member)
     if (options.sync) await this.startSync(storageId)
+    return member
+  }
+
+  /** The same, and waits until it takes uploads. */
+  async addStorage(storageId: number, options: StorageParts = { sync: true }): Promise<Member> {
+    const member = await this.startStorage(storageId, options)
     let again = false
-    void storage.ended.then(how => {
+    void member.storage.ended.then(how => {
       again = how === 'again'
     })
     const client = await this.client()
@@ -144,11 +165,43 @@ export class SmallCluster {
   async remove(): Promise<void> {
     for (const client of this.#clients) await client.close()
     for (const id of [...this.members.keys()]) await this.stopStorage(id)
-    await this.#tracker?.stop()
+    await this.stopTracker()
     rmSync(this.#directory, { recursive: true, force: true })
   }
 }
 
 function credentials(user: string) {
   return { servers: [], user, password: '', inboxPrefix: `_INBOX_${user}` }
+}
+
+/** Uploads a file to the storage server behind a connection; its id. */
+export async function uploadFile(connection: FrameClient, bytes: Buffer): Promise<string> {
+  const fields = writeUploadFields({ storePathIndex: 0xff, sizeBytes: bytes.length, extension: 'txt' })
+  const reply = await connection.request(COMMANDS.uploadFile, Buffer.concat([fields, bytes]))
+  return formatFileId(readGroupAndName(reply))
+}
+
+/** Downloads a file, or a range of it, over a connection. */
+export async function fetchFile(connection: FrameClient, fileId: string, offset = 0, length = 0): Promise<Buffer> {
+  const request = writeDownload({ ...parseFileId(fileId), offset, length })
+  return connection.exchange(
+    COMMANDS.downloadFile,
+    request.length,
+    send => send([request]),
+    async (body, { lengthBytes }) => {
+      const bytes = Buffer.alloc(lengthBytes)
+      await body.readBody(bytes)
+      return bytes
+    },
+  )
+}
+
+/** The code that work fails with, or `none`. */
+export async function codeOf(work: Promise<unknown>): Promise<string> {
+  try {
+    await work
+  } catch (error) {
+    return (error as { code: string }).code
+  }
+  return 'none'
 }

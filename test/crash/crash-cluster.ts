@@ -28,27 +28,25 @@ export const GROUP = 'group1'
 
 const HOST = '127.0.0.1'
 const PROGRAM = fileURLToPath(new URL('storage-process.js', import.meta.url))
-/** A start takes half a second on an idle machine; this one may be shared. */
+/** A start takes a quarter of a second on an idle machine; this one may be shared. */
 const START_MS = 30_000
 const TIMEOUTS = { idleMs: 20_000, headerMs: 20_000, bodyMs: 20_000 }
 /** Lines of a server's log that are kept to explain an end that nobody asked for. */
 const LOG_LINES_MAX = 30
 
-/** One life of a storage server. */
+/** One life of a storage server. Made before it is wanted: loading its program takes longer than its start. */
 export class StorageProcess {
-  readonly storageId: number
   /** Resolves with the signal or exit code when it has ended. */
   readonly exited: Promise<string>
   readonly #child: ChildProcess
   readonly #log: string[] = []
   #ended = false
   #report: StorageProcessReport | undefined
-  readonly #startedMs = performance.now()
+  #startedMs = 0
   #startMs = 0
 
-  constructor(options: StorageProcessOptions) {
-    this.storageId = options.storageId
-    const child = spawn(process.execPath, [PROGRAM, JSON.stringify(options)], { stdio: ['pipe', 'pipe', 'pipe'] })
+  constructor() {
+    const child = spawn(process.execPath, [PROGRAM], { stdio: ['pipe', 'pipe', 'pipe'] })
     this.#child = child
     // A pipe to a process that has just died is no news.
     child.stdin.on('error', () => child.stdin.destroy())
@@ -66,11 +64,16 @@ export class StorageProcess {
     })
   }
 
+  begin(options: StorageProcessOptions): void {
+    this.#startedMs = performance.now()
+    this.#child.stdin!.write(`${JSON.stringify(options)}\n`)
+  }
+
   get alive(): boolean {
     return !this.#ended
   }
 
-  /** From its start until it took uploads. */
+  /** From its beginning until it took uploads. */
   get startMs(): number {
     return this.#startMs
   }
@@ -82,8 +85,8 @@ export class StorageProcess {
 
   /** Waits until it takes uploads. Rejects, with its log, if it ends before that. */
   async ready(): Promise<StorageProcessReport> {
-    await until(`storage server ${this.storageId} starts`, () => this.#report ?? this.#ended, START_MS)
-    if (this.#report === undefined) throw new Error(`storage server ${this.storageId} did not start:\n${this.log}`)
+    await until('a storage server starts', () => this.#report ?? this.#ended, START_MS)
+    if (this.#report === undefined) throw new Error(`a storage server did not start:\n${this.log}`)
     return this.#report
   }
 
@@ -106,6 +109,8 @@ export class CrashCluster {
   readonly #ports = new Map<number, number>()
   readonly #processes: StorageProcess[] = []
   readonly #clients: FrameClient[] = []
+  /** The one that is started next. */
+  #next = new StorageProcess()
   #nats: NatsServer | undefined
   #clusterSecret = ''
   #tracker: RunningRole | undefined
@@ -154,12 +159,14 @@ export class CrashCluster {
     const { sockets, random } = this.#world
     const port = this.#ports.get(storageId) ?? (await pickPort(sockets, random, HOST, new Set(this.#ports.values())))
     this.#ports.set(storageId, port)
-    const started = new StorageProcess({
+    const started = this.#next
+    this.#processes.push(started)
+    started.begin({
       dataDirectory: this.dataDirectory(storageId),
       ...{ group: GROUP, storageId, port, secretsDirectory: this.directory },
       ...options,
     })
-    this.#processes.push(started)
+    this.#next = new StorageProcess()
     await started.ready()
     return started
   }
@@ -197,6 +204,8 @@ export class CrashCluster {
 
   async remove(): Promise<void> {
     await this.killAll()
+    this.#next.kill()
+    await this.#next.exited
     await this.#tracker?.stop()
     await this.#nats?.stop()
     await this.#removeDirectory()

@@ -1,8 +1,9 @@
 /**
- * A storage server with its sync, for the crash harness to kill. Its options are one JSON argument. It ends when stdin
- * closes, so that it never outlives the harness.
+ * A storage server with its sync, for the crash harness to kill. It ends when stdin closes, so that it never outlives the
+ * harness.
  *
- *     stdin     die <phase> <occurrence>    SIGKILL yourself at this occurrence of the phase, counted from now
+ *     stdin     {"dataDirectory":…,…}       StorageProcessOptions, the first line: begin
+ *               die <phase> <occurrence>    SIGKILL yourself at this occurrence of the phase, counted from now
  *     stdout    {"recoveryMs":…,…}          a line each time that a tracker has accepted it: it takes uploads
  *     stderr    its log
  *
@@ -40,7 +41,21 @@ export interface StorageProcessReport {
 
 const HOST = '127.0.0.1'
 
-const options = JSON.parse(process.argv[2] ?? '') as StorageProcessOptions
+let fatal: { phase: Phase; left: number } | undefined
+const onPhase: OnPhase = phase => {
+  if (fatal?.phase === phase && --fatal.left === 0) process.kill(process.pid, 'SIGKILL')
+}
+const options = await new Promise<StorageProcessOptions>(begin => {
+  const orders = createInterface({ input: process.stdin })
+  orders.on('close', () => process.exit(0))
+  orders.once('line', first => {
+    begin(JSON.parse(first) as StorageProcessOptions)
+    orders.on('line', line => {
+      const [, phase, occurrence] = line.split(' ')
+      fatal = { phase: phase as Phase, left: Number(occurrence) }
+    })
+  })
+})
 const real = realWorld()
 const { lieAbout } = options
 const world = lieAbout === undefined ? real : { ...real, disk: lyingDisk(real.disk, lieAbout) }
@@ -51,17 +66,6 @@ const context: RoleContext = {
   prefix: 'dfs',
   version: '0.0.0',
 }
-
-let fatal: { phase: Phase; left: number } | undefined
-const onPhase: OnPhase = phase => {
-  if (fatal?.phase === phase && --fatal.left === 0) process.kill(process.pid, 'SIGKILL')
-}
-createInterface({ input: process.stdin })
-  .on('line', line => {
-    const [, phase, occurrence] = line.split(' ')
-    fatal = { phase: phase as Phase, left: Number(occurrence) }
-  })
-  .on('close', () => process.exit(0))
 
 const credentials = (user: string) => readCredentials(world.disk, credentialsPath(options.secretsDirectory, user))
 const own = await credentials(`storage_${options.group}`)

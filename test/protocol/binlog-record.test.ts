@@ -30,26 +30,35 @@ const REPLICA: BinlogRecord = {
   origin: { storageId: 16777215, epoch: 2, sequence: 9 },
   uploadId: undefined,
 }
+/** Of a file that its source could not read. */
+const WITHOUT_FILE: BinlogRecord = { ...REPLICA, op: 'c', lacksFile: true }
+const START: BinlogRecord = { ...CREATE, op: 'S', name: '-', token: undefined, uploadId: undefined }
 
 /** Written once and kept: lines on disks out there do not change. */
 const GOLDEN: readonly (readonly [BinlogRecord, string])[] = [
   [CREATE, `7 42 40 1763690000123 C ${NAME} t:3n17 - 00112233445566778899aabbccddeeff 191f99c6\n`],
   [REPLICA, `7 42 40 1763690000123 d ${NAME} - 16777215:2:9 - 3dc21fcb\n`],
+  [WITHOUT_FILE, `7 42 40 1763690000123 c ${NAME} ! 16777215:2:9 - e2a668cf\n`],
+  [START, '7 42 40 1763690000123 S - - - - eee591ee\n'],
 ]
 
 const numbers = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER })
-const records = fc.record<BinlogRecord>({
+/** A token, what a member goes without, or neither. */
+const extents = fc.oneof(
+  fc.stringMatching(/^[0-9a-z]{1,20}$/).map(token => ({ token, lacksFile: undefined })),
+  fc.constantFrom(true as const, undefined).map(lacksFile => ({ token: undefined, lacksFile })),
+)
+const fields = fc.record({
   epoch: numbers,
   sequence: numbers,
   batch: numbers,
   timeMs: fc.maxSafeNat(),
-  op: fc.constantFrom<BinlogOp>('C', 'D', 'c', 'd'),
+  op: fc.constantFrom<BinlogOp>('C', 'D', 'c', 'd', 'S'),
   name: fc.stringMatching(/^[!-~]{1,127}$/),
-  token: fc.option(fc.stringMatching(/^[0-9a-z]{1,20}$/), { nil: undefined }),
   origin: fc.option(fc.record({ storageId: numbers, epoch: numbers, sequence: numbers }), { nil: undefined }),
-  lacksFile: fc.constant(undefined),
   uploadId: fc.option(fc.stringMatching(/^[0-9a-f]{32}$/), { nil: undefined }),
 })
+const records = fc.tuple(fields, extents).map(([field, extent]): BinlogRecord => ({ ...field, ...extent }))
 
 describe('binlog record', () => {
   it('is written as it always was', () => {

@@ -169,6 +169,20 @@ describe('binlog', () => {
     expect(binlog.end.timeMs).to.equal(timesMs[0])
   })
 
+  it('begins behind the sequences that are skipped, with a batch that counts from the last durable record', async () => {
+    const end = { sequence: 5, timeMs: 0 }
+    const at = { directory, epoch: EPOCH, end, lastSequence: 4, skipped: 1024, file: undefined, fileBytes: 0 }
+    const later = new Binlog(disk, clock, at)
+    const make = () => ({ op: 'C' as const, name: 'a', effect: async () => undefined })
+    const records = [await later.append(make), ...(await Promise.all([later.append(make), later.append(make)]))]
+    expect(records.map(({ sequence, batch }) => [sequence, batch])).to.deep.equal([
+      [1030, 5],
+      [1031, 1031],
+      [1032, 1032],
+    ])
+    await later.close()
+  })
+
   it('rejects whose effect failed, and only that one', async () => {
     const failing = append('C', 'a', () => Promise.reject(new Error('ENOSPC')))
     const other = append('C', 'b')

@@ -15,6 +15,7 @@ describe('checkpoint', () => {
   afterEach(() => workshop.remove())
 
   const position = { storageId: 9, epoch: 1, sequence: 5, timeMs: 77 }
+  const incomplete = { ...position, storageId: 10, incomplete: true }
 
   it('that is missing is the beginning', async () => {
     expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.equal({
@@ -34,7 +35,7 @@ describe('checkpoint', () => {
   })
 
   it('is read as it was written', async () => {
-    const checkpoint = { epoch: 3, sequence: 42, timeMs: 99, positions: [position] }
+    const checkpoint = { epoch: 3, sequence: 42, timeMs: 99, positions: [position, incomplete] }
     await writeCheckpoint(disk, workshop.path, checkpoint)
     expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.include(checkpoint)
   })

@@ -270,6 +270,28 @@ describe('record of a peer', () => {
     expect(again.store.end.sequence).to.equal(3 + START_SEQUENCES)
   })
 
+  it('whose file could not be had makes the position incomplete for good', async () => {
+    for (let i = 0; i < 4; i++) await upload(source, contentOf(10, i))
+    const [first, second, third, fourth] = await shipments()
+    await apply(first!)
+    expect(peer.store.position(SOURCE)?.incomplete).to.equal(undefined)
+    await apply({ shipped: { ...second!.shipped, lacksFile: true }, content: undefined })
+    expect(peer.store.position(SOURCE)).to.include({ sequence: 2, incomplete: true })
+    expect(await ownRecords(peer.store)).to.satisfy((records: BinlogRecord[]) => records[1]!.lacksFile === true)
+    await apply(third!)
+    expect(peer.store.position(SOURCE), 'after a further record').to.include({ sequence: 3, incomplete: true })
+    const crashed = await workshop.open(await workshop.crash('peer'))
+    expect(crashed.store.position(SOURCE), 'after a crash').to.include({ sequence: 3, incomplete: true })
+    await peer.close()
+    const again = await workshop.open('peer')
+    expect(again.store.recovery.redone).to.equal(0)
+    expect(again.store.position(SOURCE), 'from a checkpoint').to.include({ sequence: 3, incomplete: true })
+    await apply(fourth!, again.store)
+    expect(again.store.position(SOURCE), 'after a further record').to.include({ sequence: 4, incomplete: true })
+    const later = await workshop.open(await workshop.crash('peer'))
+    expect(later.store.position(SOURCE), 'after a further crash').to.include({ sequence: 4, incomplete: true })
+  })
+
   it('of a later epoch begins anew, and those of an earlier one come to nothing', async () => {
     for (let i = 0; i < 3; i++) await upload(source, contentOf(10, i))
     const [first, second, third] = await shipments()

@@ -1,10 +1,16 @@
-import { readdir, rename } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
-import { decodeFileName } from '../../protocol/file-id.ts'
+import { type BinlogRecord, encodeRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName, encodeFileName, SIZE_WITHOUT_SALT_MIN } from '../../protocol/file-id.ts'
 import { realWorld } from '../../runtime/real-world.ts'
+import { binlogPath } from '../../store/binlog-files.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
-import { raiseEpoch } from '../../store/plain-store.ts'
+import { directoryIndexOf } from '../../store/placing.ts'
+import { openDirectory, raiseEpoch } from '../../store/plain-store.ts'
+import type { Store } from '../../store/store.ts'
+import { until } from '../until.ts'
+import { VirtualClock } from '../virtual-clock.ts'
 import {
   contentOf,
   download,
@@ -32,6 +38,11 @@ describe('plain store', () => {
   const temporaries = () => readdir(join(workshop.path, 'data', 'store', 'tmp'))
   const twoPaths = () => ['a', 'b'].map(name => join(workshop.path, name))
   const pathIndexOf = (name: string) => decodeFileName(name).storePathIndex
+  async function recordsOf(store: Store): Promise<BinlogRecord[]> {
+    const records: BinlogRecord[] = []
+    for await (const { record } of store.readRecords({ after: 0, until: store.end.sequence })) records.push(record)
+    return records
+  }
 
   it('keeps a file of any size until it is deleted', async () => {
     const { store } = await workshop.open()
@@ -281,19 +292,186 @@ describe('plain store', () => {
     expect(await download(again.store, name)).to.deep.equal(contentOf(2))
   })
 
+  describe('with an upload that cannot get its name', () => {
+    for (const sizeBytes of [10, 2 * BLOCK_BYTES]) {
+      const content = contentOf(sizeBytes)
+
+      it(`takes ${sizeBytes} bytes back, at once and for good, and frees their upload id`, async () => {
+        const opened = await workshop.open('data', { storePaths: twoPaths() })
+        opened.disk.fail({ action: 'rename', path: /a\/tmp\/\w+$/ }, 'EIO')
+        expect(await rejection(upload(opened.store, content, UPLOAD_ID))).to.include({ errno: 'EIO' })
+        await until('it is taken back', () => opened.store.end.sequence === 2)
+        const [created, deleted] = await recordsOf(opened.store)
+        expect([created?.op, deleted?.op, deleted?.name]).to.deep.equal(['C', 'D', created?.name])
+        expect(await filesBelow('a')).to.deep.equal(['identity'])
+        const second = await upload(opened.store, content, UPLOAD_ID)
+        expect(pathIndexOf(second)).to.equal(1)
+        await opened.close()
+        const again = await workshop.open('data', { storePaths: twoPaths() })
+        expect(again.store.recovery).to.include({ redone: 3, removedTemporaries: 0 })
+        expect(again.store.recovery.missing).to.deep.equal([])
+        expect(await again.store.open(created!.name)).to.equal(undefined)
+        expect((await download(again.store, second))?.equals(content)).to.equal(true)
+        expect(await upload(again.store, content, UPLOAD_ID)).to.equal(second)
+      })
+
+      it(`takes ${sizeBytes} bytes back also over a restart, and does not know their upload id then`, async () => {
+        const opened = await workshop.open()
+        opened.disk.fail({ action: 'rename', path: /tmp\/\w+$/ }, 'EIO')
+        expect(await rejection(upload(opened.store, content, UPLOAD_ID))).to.include({ errno: 'EIO' })
+        await until('it is taken back', () => opened.store.end.sequence === 2)
+        const [{ name } = { name: '' }] = await recordsOf(opened.store)
+        const again = await workshop.open(await workshop.crash())
+        expect(await again.store.open(name)).to.equal(undefined)
+        expect(await filesBelow('copy0/store')).to.deep.equal(['identity'])
+        const second = await upload(again.store, content, UPLOAD_ID)
+        expect(second).to.not.equal(name)
+        expect((await download(again.store, second))?.equals(content)).to.equal(true)
+      })
+    }
+
+    it('does not give it to the next start either, when there is no room for the record that takes it back', async () => {
+      const opened = await workshop.open()
+      const renamed = opened.disk.hold({ action: 'rename', path: /tmp\/\w+$/ })
+      const uploaded = rejection(upload(opened.store, contentOf(10), UPLOAD_ID))
+      await renamed.reached
+      opened.disk.fail({ action: 'write', path: /binlog/ }, 'ENOSPC')
+      renamed.release('ENOSPC')
+      expect(await uploaded).to.include({ errno: 'ENOSPC' })
+      const synced = () => opened.disk.find('end', { action: 'syncDirectory', path: /tmp$/ }, gone())
+      const gone = () => opened.disk.find('end', { action: 'remove', path: /tmp\/\w+$/ })
+      await until('its bytes are gone for good', () => gone() >= 0 && synced() >= 0)
+      const again = await workshop.open(await workshop.crash())
+      const [created, ...others] = (await recordsOf(again.store)).filter(({ op }) => op !== 'S')
+      expect(others).to.deep.equal([])
+      expect(await again.store.open(created!.name)).to.equal(undefined)
+      expect(again.store.recovery.missing).to.deep.equal([created!.name])
+    })
+
+    /** Names of all files below a directory of the workshop. */
+    async function filesBelow(name: string): Promise<string[]> {
+      const entries = await readdir(join(workshop.path, name), { recursive: true, withFileTypes: true })
+      return entries.filter(entry => entry.isFile()).map(entry => entry.name)
+    }
+  })
+
+  describe('asked for the record of a file', () => {
+    it('has it of every file it made, also of one that is deleted, and of no other', async () => {
+      const { store } = await workshop.open()
+      const names = [await upload(store, contentOf(5, 1)), await upload(store, contentOf(5, 2))]
+      await store.delete(names[0]!)
+      for (const name of names) expect(await store.hasRecordOf(name)).to.equal(true)
+      const { createTimeS } = decodeFileName(names[0]!)
+      const made = { storePathIndex: 0, directoryIndex: 0, storageId: STORAGE_ID, createTimeS, extension: 'txt' }
+      for (const salt of [1, 3, 4, 5000]) {
+        const name = encodeFileName({ ...made, sizeBytes: 5, crc32: 1, salt, padding: 0 })
+        expect(await store.hasRecordOf(name), `with salt ${salt}`).to.equal(false)
+      }
+      const large = encodeFileName({ ...made, sizeBytes: SIZE_WITHOUT_SALT_MIN, crc32: 1, salt: 1, padding: 0 })
+      expect(await store.hasRecordOf(large), 'a name without a salt').to.equal(false)
+    })
+
+    it('does not have it when its line is damaged, or was found again under another sequence', async () => {
+      const opened = await workshop.open()
+      const name = await upload(opened.store, contentOf(5, 1))
+      await upload(opened.store, contentOf(5, 2))
+      const path = binlogPath(join(workshop.path, 'data', 'binlog'), 1, 1)
+      await writeFile(path, (await readFile(path, 'latin1')).replace(' C ', ' D '), 'latin1')
+      expect(await opened.store.hasRecordOf(name)).to.equal(false)
+      const again = await workshop.open(await workshop.crash())
+      expect(again.store.recovery.orphans).to.deep.equal([name])
+      expect((await recordsOf(again.store)).at(-1)?.name).to.equal(name)
+      expect(await again.store.hasRecordOf(name)).to.equal(false)
+    })
+
+    it('has it of sequences that differ only in what a name has no room for', async () => {
+      const sequences = [42, 42 + 2 ** 23, 42 + 3 * 2 ** 23]
+      await writeBinlog(1, sequences.map(ownLine))
+      const { store } = await workshop.open()
+      for (const sequence of sequences) expect(await store.hasRecordOf(ownName(sequence)), `${sequence}`).to.equal(true)
+      expect(await store.hasRecordOf(ownName(42 + 2 * 2 ** 23))).to.equal(false)
+      expect(await store.hasRecordOf(ownName(43))).to.equal(false)
+    })
+  })
+
+  describe('in a raised epoch', () => {
+    /** More than a flush; every seventh is of a peer. */
+    const RECORDS = 1500
+    const isOfPeer = (sequence: number) => sequence % 7 === 0
+    const sequences = Array.from({ length: RECORDS }, (_, i) => i + 1)
+    const ownNames = sequences.filter(sequence => !isOfPeer(sequence)).map(sequence => ownName(sequence))
+    const EPOCH_4 = /binlog\/4\./
+
+    beforeEach(async () => {
+      await (await workshop.open()).close()
+      await writeBinlog(
+        1,
+        sequences.map(sequence => (isOfPeer(sequence) ? peerLine(sequence) : ownLine(sequence))),
+      )
+      await raise(4)
+    })
+
+    it('begins with the own records of the one before, in their order, and leaves out those of peers', async () => {
+      const opened = await workshop.open()
+      const records = await recordsOf(opened.store)
+      expect(records.map(record => record.name)).to.deep.equal(ownNames)
+      expect(records.every(({ epoch, op, origin }) => epoch === 4 && op === 'C' && origin === undefined)).to.equal(true)
+      await opened.close()
+      const again = await workshop.open()
+      const created = (await recordsOf(again.store)).filter(({ op }) => op === 'C')
+      expect(created, 'and no more than once').to.have.lengthOf(ownNames.length)
+    })
+
+    for (const errno of ['EIO', 'ENOSPC']) {
+      it(`begins anew when it was interrupted in the middle by ${errno}, and misses none`, async () => {
+        let held: { reached: Promise<unknown>; release(errno?: string): void } | undefined
+        const opening = workshop.open('data', {}, new VirtualClock(), disk => {
+          disk.hold({ action: 'write', path: EPOCH_4 }).release()
+          held = disk.hold({ action: 'write', path: EPOCH_4 })
+        })
+        await held?.reached
+        held?.release(errno)
+        const opened = await opening
+        expect((await recordsOf(opened.store)).length).to.be.within(1, ownNames.length - 1)
+        await opened.close()
+        const again = await workshop.open()
+        const names = (await recordsOf(again.store)).filter(({ op }) => op === 'C').map(({ name }) => name)
+        expect(names.slice(-ownNames.length)).to.deep.equal(ownNames)
+        await again.close()
+        const later = await workshop.open()
+        expect((await recordsOf(later.store)).filter(({ op }) => op === 'C')).to.have.lengthOf(names.length)
+      })
+    }
+
+    it('writes no checkpoint before all of that is recorded: not in time, and not at the end', async () => {
+      const clock = new VirtualClock()
+      let held: { reached: Promise<unknown>; release(errno?: string): void } | undefined
+      let checkpoints = () => 0
+      const opening = workshop.open('data', {}, clock, disk => {
+        disk.hold({ action: 'write', path: EPOCH_4 }).release()
+        held = disk.hold({ action: 'write', path: EPOCH_4 })
+        checkpoints = () => disk.trace.filter(({ path }) => /checkpoint/.test(path) && /new$/.test(path)).length
+      })
+      await held?.reached
+      for (let i = 0; i < 20; i++) await new Promise(resolve => setImmediate(resolve))
+      clock.advance(10_000)
+      for (let i = 0; i < 20; i++) await new Promise(resolve => setImmediate(resolve))
+      expect(checkpoints()).to.equal(0)
+      held?.release('EIO')
+      const opened = await opening
+      expect(opened.store.failure).to.include({ errno: 'EIO' })
+      clock.advance(10_000)
+      await opened.close()
+      expect(checkpoints()).to.equal(0)
+    })
+  })
+
   it('begins a new binlog in a raised epoch with the own records of the one before, and keeps files and time', async () => {
     const opened = await workshop.open()
     opened.clock.advance(3_600_000)
     const name = await upload(opened.store, contentOf(5))
     await opened.close()
-    const world = realWorld()
-    const raised = await workshop.open()
-    const { bootCount, incarnation } = raised
-    const identity = {
-      ...{ storageId: STORAGE_ID, group: 'group1', incarnation, bootCount, epoch: 1, storePathCount: 1 },
-    }
-    await raiseEpoch(world, optionsOf(raised.directory), identity, 4)
-    await raised.close()
+    await raise(4)
     const { store } = await workshop.open()
     expect(store.epoch).to.equal(4)
     expect(store.end.sequence).to.equal(1)
@@ -301,12 +479,46 @@ describe('plain store', () => {
     const next = await upload(store, contentOf(5))
     expect(store.end.sequence).to.equal(2)
     expect(decodeFileName(next).createTimeS).to.equal(decodeFileName(name).createTimeS)
-    const records = []
-    for await (const { record } of store.readRecords({ after: 0, until: 2 })) records.push(record)
-    const places = records.map(record => [record.epoch, record.sequence, record.name])
+    const places = (await recordsOf(store)).map(record => [record.epoch, record.sequence, record.name])
     expect(places).to.deep.equal([
       [4, 1, name],
       [4, 2, next],
     ])
   })
+
+  /** Lets the next start go on under a later epoch. */
+  async function raise(epoch: number): Promise<void> {
+    const options = optionsOf(join(workshop.path, 'data'))
+    const { identity, lock } = await openDirectory(realWorld(), options)
+    await raiseEpoch(realWorld(), options, identity, epoch)
+    await lock.release()
+  }
+
+  async function writeBinlog(epoch: number, lines: readonly string[]): Promise<void> {
+    const directory = join(workshop.path, 'data', 'binlog')
+    await mkdir(directory, { recursive: true })
+    await writeFile(binlogPath(directory, epoch, 1), lines.join(''), 'latin1')
+  }
 })
+
+/** The name of a file that was made with a sequence. */
+function ownName(sequence: number, storageId = STORAGE_ID): string {
+  return encodeFileName({
+    ...{ storePathIndex: 0, directoryIndex: directoryIndexOf(sequence, 5), storageId, createTimeS: 1_700_000_000 },
+    // As the sequence goes round in a salt, something else has to tell.
+    ...{ sizeBytes: 5, crc32: sequence, salt: sequence, extension: 'txt', padding: 0 },
+  })
+}
+
+/** A record of a file that is gone since, so that recovery looks for none. */
+function ownLine(sequence: number): string {
+  const place = { epoch: 1, sequence, batch: sequence, timeMs: 1_700_000_000_000 }
+  const none = { token: undefined, origin: undefined, uploadId: undefined }
+  return encodeRecord({ ...place, ...none, op: 'C', name: ownName(sequence) })
+}
+
+function peerLine(sequence: number): string {
+  const place = { epoch: 1, sequence, batch: sequence, timeMs: 1_700_000_000_000 }
+  const origin = { storageId: 9, epoch: 1, sequence }
+  return encodeRecord({ ...place, token: undefined, uploadId: undefined, op: 'c', name: ownName(sequence, 9), origin })
+}

@@ -1,4 +1,4 @@
-import { mkdir, readdir, readFile, rm, stat, unlink, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { type BinlogRecord, decodeRecord, encodeRecord } from '../../protocol/binlog-record.ts'
@@ -7,6 +7,7 @@ import { binlogPath } from '../../store/binlog-files.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { writeCheckpoint } from '../../store/checkpoint.ts'
 import { type Recovery, recover } from '../../store/recovery.ts'
+import { sidecarPath } from '../../store/sidecar.ts'
 import { StorePath } from '../../store/store-path.ts'
 import { until } from '../until.ts'
 import type { CallPattern } from './faulty-disk.ts'
@@ -66,6 +67,18 @@ describe('recovery', () => {
         expect(await temporariesOf('copy0')).to.deep.equal([])
       })
     }
+
+    it('places a sidecar that is still on its way in although its file is in place already', async () => {
+      const opened = await workshop.open()
+      const content = contentOf(LARGE)
+      const name = await upload(opened.store, content)
+      const root = join(workshop.path, await workshop.crash(), 'store')
+      await rename(sidecarPath(join(root, 'data', name.slice(4))), sidecarPath(join(root, 'tmp', '1n0')))
+      const again = await workshop.open('copy0')
+      expect((await download(again.store, name))?.equals(content)).to.equal(true)
+      expect(again.store.recovery).to.include({ redone: 1, removedTemporaries: 0 })
+      expect(again.store.recovery.missing).to.deep.equal([])
+    })
 
     it('sweeps what was on its way in', async () => {
       const opened = await workshop.open()
@@ -133,7 +146,39 @@ describe('recovery', () => {
     expect(disk.find('end', { action: 'syncDirectory', path: /binlog/ })).to.be.within(0, removed)
   })
 
+  it('writes again what it reads, whole and unchanged, before it syncs it and does anything about it', async () => {
+    const opened = await workshop.open()
+    const gone = await upload(opened.store, contentOf(5, 1))
+    const held = opened.disk.hold({ action: 'remove', path: /data/ })
+    const deleted = opened.store.delete(gone)
+    await held.reached
+    const copy = await workshop.crash()
+    const text = await readFile(binlogOf(copy), 'latin1')
+    const { disk } = await workshop.open(copy)
+    held.release()
+    await deleted
+    const written = disk.find('end', { action: 'write', path: /binlog/ })
+    const synced = disk.find('end', { action: 'sync', path: /binlog/ }, written)
+    const effect = disk.find('begin', { path: /store\/data\/\w/ })
+    expect(written).to.be.within(0, synced)
+    expect(synced).to.be.within(0, effect)
+    expect(disk.trace[written]!.bytes).to.equal(text.length)
+    expect((await readFile(binlogOf(copy), 'latin1')).startsWith(text)).to.equal(true)
+  })
+
   describe('from a checkpoint', () => {
+    it('that is damaged does everything again, and writes a sound one', async () => {
+      const opened = await workshop.open()
+      const name = await upload(opened.store, contentOf(5))
+      await opened.close()
+      await writeFile(join(workshop.path, 'data', 'checkpoint'), 'not a checkpoint')
+      const again = await workshop.open()
+      expect(again.store.recovery).to.include({ checkpointDamaged: true, redone: 1 })
+      expect(await download(again.store, name)).to.deep.equal(contentOf(5))
+      await again.close()
+      expect((await workshop.open()).store.recovery).to.include({ checkpointDamaged: false, redone: 0 })
+    })
+
     it('reads nothing again after an orderly end', async () => {
       const opened = await workshop.open()
       const name = await upload(opened.store, contentOf(5))
@@ -163,6 +208,17 @@ describe('recovery', () => {
       const synced = (path: RegExp) => disk.find('end', { action: 'syncDirectory', path })
       const checkpoint = disk.find('begin', { action: 'rename', path: /checkpoint$/ })
       for (const path of [/data$/, /data\/00$/, /data\/00\/00$/]) expect(synced(path)).to.be.within(0, checkpoint)
+    })
+
+    it('that is written at a start does not count files as gone that a killed process had only removed', async () => {
+      const opened = await workshop.open()
+      const name = await upload(opened.store, contentOf(5))
+      await opened.close()
+      const { store } = await workshop.open()
+      await store.delete(name)
+      const { disk } = await workshop.open(await workshop.crash())
+      const synced = disk.find('end', { action: 'syncDirectory', path: /data\/00\/00$/ })
+      expect(synced).to.be.within(0, disk.find('begin', { action: 'rename', path: /checkpoint$/ }))
     })
 
     it('that is written while a file is being renamed does not count that file as safe', async () => {
@@ -323,6 +379,14 @@ describe('recovery', () => {
       const found = await recoverFrom(lineOf(1) + flip(lineOf(2)), 2)
       expect(found).to.include({ damagedLines: 1, redone: 0, left: lineOf(1) })
       expect(found.end.sequence).to.equal(2)
+    })
+
+    it('leaves a binlog as it is that takes several writes to be written again', async () => {
+      const text = Array.from({ length: 6000 }, (_, i) => lineOf(i + 1)).join('')
+      const found = await recoverFrom(text)
+      expect(text.length).to.be.greaterThan(2 * 256 * 1024)
+      expect(found.left === text).to.equal(true)
+      expect(found).to.include({ redone: 6000, tornBytes: 0, damagedLines: 0 })
     })
 
     it('goes over several files, and cuts only the last one', async () => {

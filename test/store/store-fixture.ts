@@ -58,10 +58,16 @@ export class Workshop {
     await rm(this.path, { recursive: true, force: true })
   }
 
-  /** Opens a data directory of this workshop as a server does at its start. */
-  async open(name = 'data', options: Partial<StoreOptions> = {}, clock = new VirtualClock()): Promise<OpenStore> {
+  /** Opens a data directory of this workshop as a server does at its start; `prepare` has the disk before anybody else. */
+  async open(
+    name = 'data',
+    options: Partial<StoreOptions> = {},
+    clock = new VirtualClock(),
+    prepare: (disk: FaultyDisk) => void = () => {},
+  ): Promise<OpenStore> {
     const directory = join(this.path, name)
     const disk = new FaultyDisk(realWorld().disk)
+    prepare(disk)
     const world: World = { ...realWorld(), disk, clock }
     const storeOptions = { ...optionsOf(directory), ...options }
     const { identity, lock } = await openDirectory(world, storeOptions)

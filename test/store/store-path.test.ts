@@ -81,6 +81,24 @@ describe('store path', () => {
     expect(synced().length).to.equal(before)
   })
 
+  it('that is there already is made durable again: whoever made it may not have come to that', async () => {
+    await StorePath.open(disk, 0, root, 0, OURS)
+    const again = new FaultyDisk(realWorld().disk)
+    await StorePath.open(again, 0, root, 0, OURS)
+    for (const directory of [root, workshop.path]) {
+      expect(again.count({ action: 'syncDirectory', path: new RegExp(`${directory}$`) })).to.equal(1)
+    }
+  })
+
+  it('takes no more files once a directory could not be synced', async () => {
+    const path = await StorePath.open(disk, 0, root, 0, OURS)
+    path.noteChange({ directory: '00/01' })
+    disk.fail({ action: 'syncDirectory', path: /data/ }, 'EIO')
+    expect(await rejection(path.syncChanges())).to.include({ errno: 'EIO' })
+    expect(path.failure).to.include({ errno: 'EIO' })
+    expect(path.report.writable).to.equal(false)
+  })
+
   it('keeps its changes in mind when a sync fails', async () => {
     const path = await StorePath.open(disk, 0, root, 0, OURS)
     await path.makeDirectoryOf({ directory: '00/01', directoryIndex: 1 })

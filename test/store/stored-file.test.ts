@@ -113,6 +113,17 @@ describe('file on its way in and back', () => {
     expect(await blocksOf(path, content)).to.deep.equal(['corrupt', 'corrupt', 'corrupt', 'corrupt'])
   })
 
+  it('is not called corrupt when its disk does not give the sidecar, and reads right when it does', async () => {
+    const content = contentOf(2 * BLOCK_BYTES)
+    const file = await open(await store(content), content)
+    for (const action of ['open', 'read'] as const) {
+      disk.fail({ action, path: /~sum$/ }, 'EIO')
+      const refused = await rejection(file.readBlock(1, Buffer.alloc(BLOCK_BYTES)))
+      expect(refused, action).to.include({ name: 'DiskError', errno: 'EIO' })
+    }
+    expect((await readAll(file)).equals(content)).to.equal(true)
+  })
+
   it('is refused where it is cut short itself', async () => {
     for (const sizeBytes of [1, BLOCK_BYTES, 2 * BLOCK_BYTES]) {
       const content = contentOf(sizeBytes)

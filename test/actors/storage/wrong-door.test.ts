@@ -3,12 +3,12 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import type { Client } from '../../../client/client.ts'
-import { writeDownload, writeGroupAndName } from '../../../protocol/data-bodies.ts'
+import { writeGroupAndName } from '../../../protocol/data-bodies.ts'
 import { decodeFileName, parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
 import { until } from '../../until.ts'
-import { SmallCluster } from '../small-cluster.ts'
+import { codeOf, fetchFile, SmallCluster } from '../small-cluster.ts'
 
 const LARGE_BYTES = 3 * 2 ** 20 + 17
 
@@ -35,8 +35,25 @@ describe('a storage server that is asked for a file it does not have', function 
     const bytes = randomBytes(LARGE_BYTES)
     const { fileId } = await client.upload(bytes, { extension: 'bin' })
     expect(decodeFileName(parseFileId(fileId).name).storageId).to.equal(1)
-    expect(await fetch(second, fileId)).to.deep.equal(bytes)
-    expect(await fetch(second, fileId, 1_000_000, 70_000)).to.deep.equal(bytes.subarray(1_000_000, 1_070_000))
+    expect(await fetchFile(second, fileId)).to.deep.equal(bytes)
+    expect(await fetchFile(second, fileId, 1_000_000, 70_000)).to.deep.equal(bytes.subarray(1_000_000, 1_070_000))
+  })
+
+  it('passes on what several connections ask for in one go, however their replies have to wait for each other', async () => {
+    const files = new Map<string, Buffer>()
+    for (let i = 0; i < 64; i++) {
+      const bytes = randomBytes(i % 8 === 0 ? 300_000 : 1 + ((i * 977) % 9000))
+      files.set((await client.upload(bytes)).fileId, bytes)
+    }
+    const connections = await Promise.all(Array.from({ length: 5 }, () => cluster.connect(2)))
+    const arrived = connections.map(async connection => {
+      const found = [...files.keys()].map(fileId => fetchFile(connection, fileId))
+      return Promise.all(found)
+    })
+    for (const found of await Promise.all(arrived)) {
+      for (const [i, bytes] of [...files.values()].entries())
+        expect(found[i]!.equals(bytes), `file ${i}`).to.equal(true)
+    }
   })
 
   it('asks the source about it', async () => {
@@ -50,18 +67,18 @@ describe('a storage server that is asked for a file it does not have', function 
     const { fileId } = await client.upload(Buffer.from('to go'))
     const id = parseFileId(fileId)
     await second.request(COMMANDS.deleteFile, writeGroupAndName(id.group, id.name))
-    expect(await code(fetch(second, fileId))).to.equal('not_found')
-    expect(await code(client.info(fileId))).to.equal('not_found')
+    expect(await codeOf(fetchFile(second, fileId))).to.equal('not_found')
+    expect(await codeOf(client.info(fileId))).to.equal('not_found')
   })
 
   it('says "unavailable", never "not found", while the source cannot be asked', async () => {
     const { fileId } = await client.upload(Buffer.from('only at the source'))
     const own = await cluster.connect(2, 'client')
     await cluster.stopStorage(1)
-    expect(await code(fetch(own, fileId))).to.equal('unavailable')
+    expect(await codeOf(fetchFile(own, fileId))).to.equal('unavailable')
     await cluster.addStorage(1, { sync: false })
     const reachable = () =>
-      fetch(own, fileId).then(
+      fetchFile(own, fileId).then(
         bytes => bytes.toString(),
         () => undefined,
       )
@@ -81,7 +98,7 @@ describe('a storage server that is asked for a file it does not have', function 
       cluster.members.get(2)!.storage.store.position(1)?.sequence === cluster.members.get(1)!.storage.store.end.sequence
     await until('everything is applied', last)
     await cluster.stopStorage(1)
-    for (const [fileId, bytes] of files) expect(await fetch(second, fileId)).to.deep.equal(bytes)
+    for (const [fileId, bytes] of files) expect(await fetchFile(second, fileId)).to.deep.equal(bytes)
   })
 
   it('asks its peers for its own files too, once it has lost its data and goes on under a later epoch', async () => {
@@ -94,11 +111,13 @@ describe('a storage server that is asked for a file it does not have', function 
     const { storage } = await cluster.addStorage(1, { sync: false })
     expect(storage.store.epoch).to.equal(2)
     const first = await cluster.connect(1, 'client')
-    expect((await fetch(first, fileId)).toString()).to.equal('the peer still has it')
+    expect((await fetchFile(first, fileId)).toString()).to.equal('the peer still has it')
     const id = parseFileId(fileId)
-    expect(await code(first.request(COMMANDS.deleteFile, writeGroupAndName(id.group, id.name)))).to.equal('unavailable')
+    expect(await codeOf(first.request(COMMANDS.deleteFile, writeGroupAndName(id.group, id.name)))).to.equal(
+      'unavailable',
+    )
     await cluster.stopStorage(2)
-    expect(await code(fetch(first, fileId))).to.equal('unavailable')
+    expect(await codeOf(fetchFile(first, fileId))).to.equal('unavailable')
   })
 
   it('goes on from a peer, in the middle of a file, when a block of its own copy is bad', async () => {
@@ -112,31 +131,8 @@ describe('a storage server that is asked for a file it does not have', function 
     copy[2 ** 20 + 5]! ^= 1
     writeFileSync(path, copy)
     const first = await cluster.connect(1)
-    expect(await fetch(first, fileId)).to.deep.equal(bytes)
+    expect(await fetchFile(first, fileId)).to.deep.equal(bytes)
     rmSync(`${path}~sum`)
-    expect(await fetch(first, fileId)).to.deep.equal(bytes)
+    expect(await fetchFile(first, fileId)).to.deep.equal(bytes)
   })
 })
-
-async function fetch(connection: FrameClient, fileId: string, offset = 0, length = 0): Promise<Buffer> {
-  const request = writeDownload({ ...parseFileId(fileId), offset, length })
-  return connection.exchange(
-    COMMANDS.downloadFile,
-    request.length,
-    send => send([request]),
-    async (body, { lengthBytes }) => {
-      const bytes = Buffer.alloc(lengthBytes)
-      await body.readBody(bytes)
-      return bytes
-    },
-  )
-}
-
-async function code(work: Promise<unknown>): Promise<string> {
-  try {
-    await work
-  } catch (error) {
-    return (error as { code: string }).code
-  }
-  return 'none'
-}
