@@ -140,7 +140,7 @@ export function differences(cluster: SimCluster, ledger: Ledger): string[] {
       }
     }
     // A source in its first epoch never lost anything: what its peers have of it, it has recorded itself.
-    if (source.server?.storage.store.epoch !== 1) continue
+    if (source.server?.storage.store.epoch !== 1 || source.lostRecord) continue
     for (const member of storageMachines(cluster)) {
       for (const name of filesOf(member)) {
         if (decodeFileName(name).storageId !== storageId || live.has(name) || ledger.isExcused(name)) continue
@@ -159,7 +159,7 @@ export function checkRecords(cluster: SimCluster, ledger: Ledger, wrong: Wrong):
     const files = new Set(filesOf(machine))
     for (const name of files) {
       const op = last.get(name)?.op
-      if (op !== 'C' && op !== 'c' && !ledger.isExcused(name)) {
+      if (op !== 'C' && op !== 'c' && !ledger.isExcused(name) && !machine.lostRecord) {
         wrong(`${machine.name} has ${name}, whose last record is ${op ?? 'none'}`)
       }
     }
