@@ -72,6 +72,8 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
   const ledger = new Ledger()
   const operations: string[] = []
   const clients = new Map<string, { client: Client; life: Life }>()
+  /** Clients with an operation under way. */
+  const working = new Set<Life>()
   let violation: string | undefined
   let convergedMs = 0
 
@@ -95,7 +97,9 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       clients.set(machine, { client, life })
       const own = random.fork(`work of ${machine} ${cluster.machine(machine).lives}`)
       const context = { loop, ledger, isSkipped, onViolation: wrong }
-      void work(context, client, life, own, FAULTS_MS)
+      working.add(life)
+      void work(context, client, life, own, FAULTS_MS).finally(() => working.delete(life))
+      life.onEnd(() => working.delete(life))
     },
   })
   const onRejection = (error: unknown) => wrong(`a rejection that nobody handled: ${(error as Error)?.stack ?? error}`)
@@ -111,7 +115,8 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       restartUnsound(cluster)
       await runChecked(loop.nowMs + CHECK_MS)
       const left = differences(cluster, ledger)
-      converged = left.length === 0 && everybodyRuns(cluster)
+      // What a client still changes is not all over yet.
+      converged = left.length === 0 && working.size === 0 && everybodyRuns(cluster)
       convergedMs = loop.nowMs - healedMs
       if (!converged && convergedMs > CONVERGE_MS_MAX)
         wrong(`not alike after ${convergedMs} ms: ${left.slice(0, 5).join('; ')}`)

@@ -3,9 +3,12 @@ import { expect } from 'chai'
 import { PLANTED_BUGS } from './planted-bugs.ts'
 import { SeedPool } from './seed-pool.ts'
 import { shrink } from './shrink.ts'
+import type { Outcome } from './simulate.ts'
 
 /** As many as fit between other tests; the campaign runs thousands. */
 const SEEDS = 8
+/** A bug that so many seeds do not find is not found. */
+const SEEDS_MAX = 60
 
 describe('a simulated cluster', function () {
   this.timeout(120_000)
@@ -28,16 +31,16 @@ describe('a simulated cluster', function () {
   })
 
   for (const { name, about, seed } of PLANTED_BUGS) {
-    it(`is caught when ${about} (seed ${seed})`, async () => {
-      pool = new SeedPool(1, name)
-      expect((await pool.run({ seed })).violation).to.be.a('string')
+    it(`is caught when ${about} (seed ${seed}, or one soon after)`, async () => {
+      pool = new SeedPool(2, name)
+      expect((await firstFailure(pool, seed))?.violation).to.be.a('string')
     })
   }
 
   it('fails with fewer faults and operations once a failure is shrunk', async () => {
     const { name, seed } = PLANTED_BUGS.find(bug => bug.name === 'rename-before-record')!
     pool = new SeedPool(2, name)
-    const failed = await pool.run({ seed })
+    const failed = (await firstFailure(pool, seed))!
     const lines: string[] = []
     const small = await shrink(pool, failed, line => lines.push(line), 16)
     expect(small.violation).to.be.a('string')
@@ -45,3 +48,13 @@ describe('a simulated cluster', function () {
     expect(lines.at(-1)).to.match(/^\d+ runs: \d+ faults and \d+ operations are left$/)
   })
 })
+
+/** Every change of the product changes what a seed does: if the kept one does not find its bug any more, the next will. */
+async function firstFailure(pool: SeedPool, seed: number): Promise<Outcome | undefined> {
+  for (let at = seed; at < seed + SEEDS_MAX; at += 2) {
+    const outcomes = await Promise.all([pool.run({ seed: at }), pool.run({ seed: at + 1 })])
+    const failed = outcomes.find(({ violation }) => violation !== undefined)
+    if (failed !== undefined) return failed
+  }
+  return undefined
+}
