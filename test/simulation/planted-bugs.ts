@@ -65,7 +65,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(bytes);',
     // Without the start record, which would take the damage upon itself.
     replace: 'bytes += tornBytes; files.length = 0;',
-    seed: 44,
+    seed: 34,
   },
   {
     name: 'delete-overtakes-create',
