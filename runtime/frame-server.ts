@@ -146,8 +146,25 @@ export class FrameServer {
 /** A reply that is owed. */
 interface Pending {
   readonly reply: Promise<FrameReply | undefined>
-  /** Says that its turn has come. */
-  begin(): void
+  readonly turn: Turn
+}
+
+/** The moment when a reply is the next to be sent; hardly any request waits for it, so a promise is made on demand. */
+class Turn {
+  #begun = false
+  #wake: (() => void) | undefined
+
+  begin(): void {
+    this.#begun = true
+    this.#wake?.()
+  }
+
+  come(): Promise<void> {
+    if (this.#begun) return Promise.resolve()
+    return new Promise(resolve => {
+      this.#wake = resolve
+    })
+  }
 }
 
 /** One accepted connection. */
@@ -228,17 +245,14 @@ export class Connection {
       taken = true
       this.#wake?.()
     }
-    let begin = () => {}
-    const begun = new Promise<void>(resolve => {
-      begin = resolve
-    })
-    const request = { ...next, body: this.#reader, connection: this, turn: () => begun, bodyTaken }
+    const turn = new Turn()
+    const request = { ...next, body: this.#reader, connection: this, turn: () => turn.come(), bodyTaken }
     const reply =
       next.lengthBytes > this.#options.bodyBytesMax
         ? Promise.reject(new DfsError('too_large', `a body has at most ${this.#options.bodyBytesMax} bytes`))
         : this.#options.handler(request)
     reply.then(bodyTaken, bodyTaken)
-    this.#replies.push({ reply, begin })
+    this.#replies.push({ reply, turn })
     this.#answering ??= this.#answer()
     while (!taken || this.#replies.length >= PIPELINE_MAX) {
       await new Promise<void>(resolve => {
@@ -253,7 +267,7 @@ export class Connection {
   async #answer(): Promise<void> {
     for (let next = this.#replies[0]; next !== undefined; next = this.#replies[0]) {
       try {
-        next.begin()
+        next.turn.begin()
         const reply = await next.reply.catch(error => this.#errorReply(error))
         const last = reply === undefined || reply.close === true
         if (last) this.#closing = true

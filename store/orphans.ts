@@ -32,14 +32,20 @@ interface Gap {
 
 export class OrphanSearch {
   readonly #storageId: number
+  readonly #sinceS: number
   readonly #gaps: Gap[] = []
-  /** Found at an earlier start, and recorded then under a later sequence than its own. */
-  readonly #adopted = new Set<string>()
+  /** Those with a record that their names do not tell of: of 4 GiB and more, or found at an earlier start. */
+  readonly #recorded = new Set<string>()
   /** The sequence before the next gap, once it is known. */
   #last: number | undefined
 
-  constructor(storageId: number) {
+  /**
+   * Names of 4 GiB and more tell of their sequences only by directory: those from before `sinceMs`, the time of the
+   * checkpoint, have their records in front of it.
+   */
+  constructor(storageId: number, sinceMs: number) {
     this.#storageId = storageId
+    this.#sinceS = Math.floor(sinceMs / 1000)
   }
 
   /** Takes note of a binlog file that is read from its beginning. */
@@ -51,7 +57,9 @@ export class OrphanSearch {
   note({ sequence, op, name }: BinlogRecord): void {
     if (this.#last !== undefined) this.#reach(sequence - 1)
     this.#last = sequence
-    if (op === 'C' && !mayBeOf(decodeFileName(name), { from: sequence, to: sequence })) this.#adopted.add(name)
+    if (op !== 'C') return
+    const file = decodeFileName(name)
+    if (file.salt === undefined || !mayBeOf(file, { from: sequence, to: sequence })) this.#recorded.add(name)
   }
 
   /** Looks for files in all gaps, the one behind the last record included. */
@@ -75,10 +83,12 @@ export class OrphanSearch {
   }
 
   #isOrphan(name: string): boolean {
-    if (this.#adopted.has(name)) return false
+    if (this.#recorded.has(name)) return false
     try {
       const file = decodeFileName(name)
-      return file.storageId === this.#storageId && this.#gaps.some(gap => mayBeOf(file, gap))
+      if (file.storageId !== this.#storageId) return false
+      if (file.salt === undefined && file.createTimeS < this.#sinceS) return false
+      return this.#gaps.some(gap => mayBeOf(file, gap))
     } catch {
       // A sidecar, or whatever people have put there.
       return false

@@ -1,6 +1,6 @@
 /** The store in which every file is a file of its own. */
 import { join } from 'node:path'
-import type { BinlogOp, BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
+import type { BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
 import { isAfter } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, STORAGE_ID_MAX } from '../protocol/file-id.ts'
@@ -13,7 +13,7 @@ import {
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
-import { BATCH_RECORDS_MAX, Binlog, type BinlogEnd, type Flush } from './binlog.ts'
+import { Binlog, type BinlogEnd, type Flush } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
 import { writeCheckpoint } from './checkpoint.ts'
@@ -22,6 +22,7 @@ import { type Identity, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
+import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
@@ -382,39 +383,15 @@ export class PlainStore implements Store {
     return done
   }
 
-  /**
-   * Claims the sequences that were skipped, and gives those files records that lost theirs, so that peers get them. A
-   * binlog that cannot be written now refuses uploads later; what is there is served all the same.
-   */
-  async #begin({ skipped, orphans, previousEpoch }: Recovery): Promise<void> {
+  /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */
+  async #begin(recovered: Recovery): Promise<void> {
+    const all = { after: 0, until: Number.POSITIVE_INFINITY }
     try {
-      if (skipped > 0) await this.#record('S', '-')
-      if (previousEpoch !== undefined) await this.#carryOver(previousEpoch)
-      await Promise.all(orphans.map(name => this.#record('C', name)))
+      await recordStart(this.#binlog, recovered, epoch => this.#read(epoch, all))
       this.#begun = true
     } catch (error) {
       this.#log.error({ err: error }, 'the start could not be recorded')
     }
-  }
-
-  /**
-   * Begins a new epoch with the own records of the one before: peers never ask for those again. Done anew, and with no
-   * harm, if it did not come to its end.
-   */
-  async #carryOver(epoch: number): Promise<void> {
-    const all = { after: 0, until: Number.POSITIVE_INFINITY }
-    const waiting: Promise<unknown>[] = []
-    for await (const { record } of this.#read(epoch, all)) {
-      if (record.origin !== undefined || record.op === 'S') continue
-      waiting.push(this.#record(record.op, record.name))
-      if (waiting.length >= BATCH_RECORDS_MAX) await Promise.all(waiting.splice(0))
-    }
-    await Promise.all(waiting)
-  }
-
-  /** Appends a record whose effect is there already. */
-  #record(op: BinlogOp, name: string): Promise<unknown> {
-    return this.#binlog.append(() => ({ op, name, effect: async () => undefined }))
   }
 
   #read(epoch: number, range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {

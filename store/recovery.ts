@@ -71,7 +71,7 @@ export async function recover(
   const checkpoint = await readCheckpoint(disk, dataDirectory, epoch)
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
-  const orphans = new OrphanSearch(storageId)
+  const orphans = new OrphanSearch(storageId, checkpoint.timeMs)
   let end: BinlogEnd = { sequence: checkpoint.sequence, timeMs: checkpoint.timeMs }
   let redone = 0
   let tornBytes = 0

@@ -23,9 +23,9 @@ export interface SourceLife {
 export class SourceLives {
   readonly #disk: Disk
   readonly #path: string
-  readonly #lives: Map<number, SourceLife>
-  /** One writer at a time. */
-  #writing: Promise<void> = Promise.resolve()
+  #lives: ReadonlyMap<number, SourceLife>
+  /** One at a time: whoever comes second has to see what the first has settled. */
+  #turn: Promise<unknown> = Promise.resolve()
 
   private constructor(disk: Disk, path: string, lives: readonly SourceLife[]) {
     this.#disk = disk
@@ -45,21 +45,21 @@ export class SourceLives {
   }
 
   /** The life whose records are taken: the one that asks, if it is the first of its epoch. Durable when it resolves. */
-  async settle(asking: SourceLife): Promise<SourceLife> {
+  settle(asking: SourceLife): Promise<SourceLife> {
+    const settled = this.#turn.then(() => this.#settle(asking))
+    this.#turn = settled.catch(ignore)
+    return settled
+  }
+
+  async #settle(asking: SourceLife): Promise<SourceLife> {
     const known = this.#lives.get(asking.storageId)
-    if (known === undefined || known.epoch < asking.epoch) {
-      this.#lives.set(asking.storageId, asking)
-      const document = { version: SOURCES_VERSION, lives: [...this.#lives.values()] }
-      this.#writing = this.#writing.catch(ignore).then(() => writeDocument(this.#disk, this.#path, document))
-      await this.#writing.catch(error => {
-        if (known === undefined) this.#lives.delete(asking.storageId)
-        else this.#lives.set(asking.storageId, known)
-        throw error
-      })
-    } else await this.#writing.catch(ignore)
-    return this.#lives.get(asking.storageId) ?? asking
+    if (known !== undefined && known.epoch >= asking.epoch) return known
+    const lives = new Map(this.#lives).set(asking.storageId, asking)
+    await writeDocument(this.#disk, this.#path, { version: SOURCES_VERSION, lives: [...lives.values()] })
+    this.#lives = lives
+    return asking
   }
 }
 
-/** Whose write it was is told. */
+/** Whoever asked is told; the next one tries anew. */
 function ignore(): void {}

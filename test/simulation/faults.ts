@@ -254,7 +254,8 @@ export const FAULT_KINDS = Object.keys(FAULTS) as FaultKind[]
 
 /** Faults that cost files at level `one` and are rare in life: a plan has them less often. */
 const RARE: ReadonlySet<FaultKind> = new Set(['binlogFlip', 'misdirected', 'diskReplaced', 'bitFlip'])
-const FAULTS_MAX = 24
+const FAULTS_MIN = 2
+const FAULTS_MAX = 25
 const LASTS_MS_MAX = 12_000
 
 /** Draws the faults of a seed. Each seed has its own weather: some kinds often, others hardly ever. */
@@ -269,7 +270,7 @@ export function drawFaults(random: SeededRandom, untilMs: number): Fault[] {
     })
     return FAULT_KINDS[drawn] ?? 'kill'
   }
-  const count = 2 + random.below(FAULTS_MAX)
+  const count = FAULTS_MIN + random.below(FAULTS_MAX - FAULTS_MIN + 1)
   const faults = Array.from({ length: count }, () => ({
     kind: draw(),
     atMs: random.between(3_000, untilMs),

@@ -29,10 +29,13 @@ describe('a search for files that have no record', () => {
   afterEach(() => workshop.remove())
 
   /** The name that a file gets with a sequence. */
-  function nameOf(sequence: number, { storageId = STORAGE_ID, sizeBytes = 5, storePathIndex = 0 } = {}): string {
+  function nameOf(
+    sequence: number,
+    { storageId = STORAGE_ID, sizeBytes = 5, storePathIndex = 0, createTimeS = 1_700_000_000 } = {},
+  ): string {
     return encodeFileName({
       ...{ storePathIndex, directoryIndex: directoryIndexOf(sequence, sizeBytes), storageId, sizeBytes },
-      ...{ createTimeS: 1_700_000_000, crc32: sumOf(Buffer.from('content')), salt: sequence },
+      ...{ createTimeS, crc32: sumOf(Buffer.from('content')), salt: sequence },
       ...{ extension: 'txt', padding: 0 },
     })
   }
@@ -50,8 +53,13 @@ describe('a search for files that have no record', () => {
     return { ...place, op, name, origin, token: undefined, uploadId: undefined }
   }
   /** Searches behind records with these sequences, or these records, read from the beginning of a binlog file. */
-  async function find(records: readonly (number | BinlogRecord)[], endSequence = 0, firstSequence?: number) {
-    const search = new OrphanSearch(STORAGE_ID)
+  async function find(
+    records: readonly (number | BinlogRecord)[],
+    endSequence = 0,
+    firstSequence?: number,
+    sinceMs = 0,
+  ) {
+    const search = new OrphanSearch(STORAGE_ID, sinceMs)
     if (firstSequence !== undefined) search.noteFile(firstSequence)
     for (const record of records) search.note(typeof record === 'number' ? recordOf(record) : record)
     return (await search.find(paths, endSequence)).sort()
@@ -152,5 +160,13 @@ describe('a search for files that have no record', () => {
     expect(await find([41, 42, 45, recordOf(70_000, 'C', large(43))], 0))
       .to.include(large(44))
       .and.not.include(large(43))
+  })
+
+  it('takes no file of 4 GiB and more for one of a gap that is from before the checkpoint, in the same directory', async () => {
+    const [before, since] = [1_700_000_000, 1_700_000_001].map(createTimeS => {
+      return nameOf(43, { sizeBytes: LARGE, createTimeS })
+    }) as [string, string]
+    await put(before, since)
+    expect(await find([42, 45], 0, undefined, 1_700_000_001_500)).to.deep.equal([since])
   })
 })

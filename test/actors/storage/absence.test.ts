@@ -80,6 +80,15 @@ describe('a file that a storage server does not have', function () {
     await cluster.stopStorage(storageId)
     rmSync(dataDirectory, { recursive: true })
   }
+  /** Makes two members, and a file of the first that is lost there with its disk. */
+  async function onlyAtThePeer(): Promise<string> {
+    await cluster.addStorage(1)
+    await cluster.addStorage(2)
+    const fileId = await upload('the peer has it')
+    await synced(1, 2)
+    await loseData(1)
+    return fileId
+  }
   function damage(storageId: number, fileId: string): void {
     const { directory, baseName } = decodeFileName(parseFileId(fileId).name)
     const path = join(cluster.members.get(storageId)!.dataDirectory, 'store', 'data', directory, baseName)
@@ -89,11 +98,7 @@ describe('a file that a storage server does not have', function () {
   }
 
   it('is "unavailable" before a tracker has said who the others are, also at a source with an empty disk', async () => {
-    await cluster.addStorage(1)
-    await cluster.addStorage(2)
-    const fileId = await upload('the peer has it')
-    await synced(1, 2)
-    await loseData(1)
+    const fileId = await onlyAtThePeer()
     await cluster.stopTracker()
     await cluster.startStorage(1, { sync: false })
     for (const id of [fileId, neverMade(1), neverMade(2)]) expect(await answers(1, id)).to.equal('unavailable')
@@ -102,11 +107,7 @@ describe('a file that a storage server does not have', function () {
   })
 
   it('is asked of the peers by a source whose disk is empty, though no tracker has told it of its past', async () => {
-    await cluster.addStorage(1)
-    await cluster.addStorage(2)
-    const fileId = await upload('the peer has it')
-    await synced(1, 2)
-    await loseData(1)
+    const fileId = await onlyAtThePeer()
     await cluster.stopStorage(2)
     await cluster.stopTracker()
     await cluster.startTracker()
@@ -124,11 +125,7 @@ describe('a file that a storage server does not have', function () {
   })
 
   it('is asked of the peers by a source under a later epoch, for information too', async () => {
-    await cluster.addStorage(1)
-    await cluster.addStorage(2)
-    const fileId = await upload('the peer has it')
-    await synced(1, 2)
-    await loseData(1)
+    const fileId = await onlyAtThePeer()
     await cluster.addStorage(1, { sync: false })
     await acquainted(1, 2)
     expect(storeOf(1).epoch).to.equal(2)
@@ -139,11 +136,7 @@ describe('a file that a storage server does not have', function () {
   })
 
   it('is "unavailable" while a tracker that has just started has not told of those whom the records name', async () => {
-    await cluster.addStorage(1)
-    await cluster.addStorage(2)
-    const fileId = await upload('the peer has it')
-    await synced(1, 2)
-    await loseData(1)
+    const fileId = await onlyAtThePeer()
     await cluster.addStorage(1, { sync: false })
     for (const storageId of [1, 2]) await cluster.stopStorage(storageId)
     for (const [storageId, known] of [
