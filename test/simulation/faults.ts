@@ -234,6 +234,8 @@ const FAULTS = {
     const { disk } = cluster.machine(machine)
     if (cluster.machine(machine).life === undefined) return
     note(`the disks of ${machine} are replaced by empty ones`)
+    // A path that has vanished would have come back: what it holds is lost with the rest.
+    for (const path of STORE_PATHS) disk.reappear(path)
     for (const path of STORE_PATHS.flatMap(store => disk.files(`${store}/data`))) {
       const name = nameOf(path)
       if (name !== undefined && !hasGoodCopy(cluster, machine, name)) ledger.excuse(name)
