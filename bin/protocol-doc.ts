@@ -127,6 +127,13 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
       'storage id of the source 4, content 1 (0 none, 1 follows, 2 cannot be read), previous sequence 8, line length 2, line, content',
     reply: 'empty',
   },
+  syncRun: {
+    to: 'storage',
+    about: "Peers only: records that follow each other in the source's binlog, and the slots of their small files.",
+    request:
+      'storage id of the source 4, previous sequence 8, number of records 4, length of the lines 4, a content 1 for each record, lines with a line feed each, slots',
+    reply: 'empty',
+  },
 }
 
 /** Makes the whole document. */

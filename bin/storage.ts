@@ -16,6 +16,8 @@ interface StorageFlags extends PortFlags {
   readonly storePathChoice: 'round_robin' | 'most_free'
   readonly reserved: number
   readonly uploadPriority: number
+  readonly segmentMaxFile: number
+  readonly durability: 'fsync' | 'os'
 }
 
 export function addStorageCommand(program: Command): void {
@@ -33,6 +35,15 @@ export function addStorageCommand(program: Command): void {
         .default('round_robin'),
     )
     .option('--reserved <size>', 'space on each store path that uploads never take', parseSize, 2 ** 30)
+    .option('--segment-max-file <size>', 'larger files get a file of their own; 0 for all', parseSize, 2 ** 20)
+    .addOption(
+      new Option(
+        '--durability <level>',
+        'what an acknowledged file has reached: the disk, or the system (a power cut may lose it)',
+      )
+        .choices(['fsync', 'os'])
+        .default('fsync'),
+    )
     .option('--upload-priority <n>', 'lower is preferred, where trackers choose by priority', parseNumber(0, 1000), 10)
   addPortFlags(command, 23000).action((flags: StorageFlags) =>
     runRole(`storage ${flags.id ?? ''}`.trim(), flags, async context => {
@@ -46,6 +57,8 @@ export function addStorageCommand(program: Command): void {
         storePaths: flags.storePath.map(path => resolve(path)),
         storePathChoice: flags.storePathChoice,
         reservedBytes: flags.reserved,
+        segmentFileBytesMax: flags.segmentMaxFile,
+        durability: flags.durability,
         credentials,
         clusterSecret: credentials.dataSecret ?? '',
         syncCredentials: await readCredentials(disk, flags.syncCredentials),

@@ -12,8 +12,8 @@
  *     timeMs    the source's clock, never decreasing over one source's records
  *     op        C create, D delete; lower case: applied from a peer (FastDFS's letters); S the server has started
  *     name      the file name, without the group; `-` for S
- *     extent    where the bytes wait: `t:<token>` in a temporary file, `-` for none, `!` for a file that the source could
- *               not read and this member goes without
+ *     extent    where the bytes are: `t:<token>` in a temporary file, `s` in the slot that the name says, `-` for none, `!`
+ *               for a file that the source could not read and this member goes without
  *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source, else `-`
  *     uploadId  32 hex digits that make a repeated upload the same upload, or `-`
  *     check     CRC32C of the line before it, 8 hex digits
@@ -45,6 +45,8 @@ export interface BinlogRecord extends BinlogPosition {
   readonly name: string
   /** The temporary file the bytes wait in, or undefined: the file is gone already, or the op has none. */
   readonly token: string | undefined
+  /** The bytes are in the slot that the name says. */
+  readonly inSlot?: boolean | undefined
   /** The source could not read the file: its absence here says nothing. */
   readonly lacksFile?: boolean | undefined
   readonly origin: RecordOrigin | undefined
@@ -52,11 +54,11 @@ export interface BinlogRecord extends BinlogPosition {
 }
 
 const LINE =
-  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|(!)|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|(!)|(s)|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
 
 /** Formats a record as its line, the line feed included. */
 export function encodeRecord(record: BinlogRecord): string {
-  const extent = record.token !== undefined ? `t:${record.token}` : record.lacksFile ? '!' : '-'
+  const extent = record.token !== undefined ? `t:${record.token}` : record.lacksFile ? '!' : record.inSlot ? 's' : '-'
   const origin = record.origin ? `${record.origin.storageId}:${record.origin.epoch}:${record.origin.sequence}` : '-'
   const fields = `${record.epoch} ${record.sequence} ${record.batch} ${record.timeMs} ${record.op} ${record.name} ${extent} ${origin} ${record.uploadId ?? '-'}`
   return `${fields} ${checkOf(fields)}\n`
@@ -75,6 +77,7 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
     op,
     name,
     lacks,
+    slot,
     token,
     storageId,
     originEpoch,
@@ -91,6 +94,7 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
     op: op as BinlogOp,
     name: name!,
     token,
+    inSlot: slot === undefined ? undefined : true,
     lacksFile: lacks === undefined ? undefined : true,
     origin:
       storageId === undefined

@@ -35,13 +35,15 @@ const EXTENSION = /^(?!\.|.*\.\.)[A-Za-z0-9._-]{0,6}$/
 const NAME =
   /^(?!.*\.\.)M([0-9A-F]{2})\/([0-9A-F]{2})\/([0-9A-F]{2})\/([A-Za-z0-9_-]{27})([A-Za-z0-9_-]{16})?([A-Za-z0-9._-]+)$/
 
-const SIZE_IN_LOW_BITS = 1n << 63n
-const APPENDER = 1n << 58n
-const SEGMENT = 1n << 59n
-const SALT_SHIFT = 32n
+// Bits of the size field's upper half.
+const SIZE_IN_LOW_BITS = 2 ** 31
+const APPENDER = 1 << 26
+const SEGMENT = 1 << 27
 /** How many bits of a salt a name keeps. */
 export const SALT_BITS = 23
-const LOW_32 = 0xffff_ffffn
+const SALT_MASK = 2 ** SALT_BITS - 1
+/** Padding and extension. */
+const TAIL_LENGTH = 7
 /** From here on the size field holds nothing but the size. */
 export const SIZE_WITHOUT_SALT_MIN = 2 ** 32
 
@@ -49,6 +51,14 @@ export const SIZE_WITHOUT_SALT_MIN = 2 ** 32
 export interface FileId {
   readonly group: string
   readonly name: string
+}
+
+/** Where a small file lies: in a slot of one of its source's segments. */
+export interface Slot {
+  readonly segmentId: number
+  readonly offsetBytes: number
+  /** Header and slack included. */
+  readonly slotBytes: number
 }
 
 /** What a file name says. */
@@ -72,9 +82,13 @@ export interface FileNameParts {
   readonly crc32: number
   /** 23 bits; undefined where the size field has no room for it. */
   readonly salt: number | undefined
+  /** Undefined but for a file in a segment. */
+  readonly slot: Slot | undefined
+  /** The last seven characters: padding and extension. */
+  readonly tail: string
 }
 
-/** What a new plain file's name is made of. */
+/** What a new file's name is made of. */
 export interface NewFileName {
   readonly storePathIndex: number
   /** 0 .. 65535: 256 directories of 256. */
@@ -83,12 +97,11 @@ export interface NewFileName {
   readonly createTimeS: number
   readonly sizeBytes: number
   readonly crc32: number
-  /** Tells files of one second, size and content apart; 23 bits are used. */
-  readonly salt: number
-  /** Without the dot; may be empty. */
-  readonly extension: string
-  /** 0 .. 9_999_999; fills the place the extension leaves. */
-  readonly padding: number
+  /** Tells files of one second, size and content apart; 23 bits are used. Files in segments have none. */
+  readonly salt?: number
+  readonly slot?: Slot
+  /** From `tailOf`. */
+  readonly tail: string
 }
 
 /** Splits a file id. Throws `bad_file_id`. */
@@ -131,15 +144,19 @@ export function decodeFileName(name: string): FileNameParts {
   const bytes = Buffer.from(encoded, 'base64url')
   // 27 characters hold two bits more than 20 bytes: only one spelling is the file's name.
   if (bytes.toString('base64url') !== encoded) throw new DfsError('bad_file_id', 'this is not the name of a file')
-  const field = bytes.readBigUInt64BE(8)
-  const inSegment = (field & SEGMENT) !== 0n
+  const field = bytes.readUInt32BE(8)
+  const inSegment = (field & SEGMENT) !== 0
   const tail = inSegment ? rest : extent + rest
-  const kind = tail.length > 7 ? 'slave' : inSegment ? 'segment' : (field & APPENDER) !== 0n ? 'appender' : 'plain'
-  if (tail.length < 7 || (inSegment && extent === '')) {
+  const kind =
+    tail.length > TAIL_LENGTH ? 'slave' : inSegment ? 'segment' : (field & APPENDER) !== 0 ? 'appender' : 'plain'
+  if (tail.length < TAIL_LENGTH || (inSegment && extent === '')) {
     throw new DfsError('bad_file_id', 'this is not the name of a file')
   }
   const source = bytes.readUInt32LE(0)
   const isId = source >= 1 && source <= STORAGE_ID_MAX
+  const lowBytes = bytes.readUInt32BE(12)
+  const isSizeInLowBits = inSegment || (field & SIZE_IN_LOW_BITS) !== 0
+  const sizeBytes = isSizeInLowBits ? lowBytes : field * 2 ** 32 + lowBytes
   return {
     storePathIndex: Number.parseInt(path, 16),
     directory: `${high}/${low}`,
@@ -149,9 +166,11 @@ export function decodeFileName(name: string): FileNameParts {
     address: isId ? undefined : bytes.subarray(0, 4).join('.'),
     createTimeS: bytes.readUInt32BE(4),
     kind,
-    sizeBytes: kind === 'plain' || kind === 'segment' ? sizeOf(field) : undefined,
+    sizeBytes: kind === 'plain' || kind === 'segment' ? sizeBytes : undefined,
     crc32: bytes.readUInt32BE(16),
-    salt: (field & SIZE_IN_LOW_BITS) !== 0n ? Number(BigInt.asUintN(SALT_BITS, field >> SALT_SHIFT)) : undefined,
+    salt: (field & SIZE_IN_LOW_BITS) !== 0 ? field & SALT_MASK : undefined,
+    slot: kind === 'segment' ? slotOf(extent) : undefined,
+    tail: tail.slice(-TAIL_LENGTH),
   }
 }
 
@@ -169,28 +188,51 @@ export function nameAt(storePathIndex: number, directory: string, baseName: stri
 export function encodeFileName(file: NewFileName): string {
   if (file.storageId < 1 || file.storageId > STORAGE_ID_MAX) throw new RangeError(`storage id ${file.storageId}`)
   if (!Number.isSafeInteger(file.sizeBytes) || file.sizeBytes < 0) throw new RangeError(`size ${file.sizeBytes}`)
-  if (!isExtension(file.extension)) throw new RangeError(`extension ${file.extension}`)
+  if (file.tail.length !== TAIL_LENGTH) throw new RangeError(`tail ${file.tail}`)
   const bytes = Buffer.alloc(20)
   bytes.writeUInt32LE(file.storageId, 0)
   bytes.writeUInt32BE(file.createTimeS, 4)
-  bytes.writeBigUInt64BE(sizeField(file.sizeBytes, file.salt), 8)
+  bytes.writeUInt32BE(upperHalf(file), 8)
+  bytes.writeUInt32BE(file.sizeBytes >>> 0, 12)
   bytes.writeUInt32BE(file.crc32, 16)
-  const suffix = file.extension === '' ? '' : `.${file.extension}`
-  const padLength = 7 - suffix.length
-  const padding = String(file.padding % 10 ** padLength).padStart(padLength, '0')
-  const tail = padLength === 0 ? suffix : padding + suffix
-  return nameAt(file.storePathIndex, directoryName(file.directoryIndex), bytes.toString('base64url') + tail)
+  const directory = directoryName(file.directoryIndex)
+  const extent = file.slot === undefined ? '' : extentOf(file.slot)
+  return nameAt(file.storePathIndex, directory, bytes.toString('base64url') + extent + file.tail)
 }
 
-function sizeField(sizeBytes: number, salt: number): bigint {
-  const size = BigInt(sizeBytes)
-  if (sizeBytes >= SIZE_WITHOUT_SALT_MIN) return size
-  return SIZE_IN_LOW_BITS | (BigInt.asUintN(SALT_BITS, BigInt(salt)) << SALT_SHIFT) | size
+/**
+ * The last seven characters of a name: digits that fill the place the extension leaves, and the extension. `padding` is
+ * 0 .. 9_999_999; the extension has no dot in front, and may be empty. Throws RangeError if it does not fit.
+ */
+export function tailOf(extension: string, padding: number): string {
+  if (!isExtension(extension)) throw new RangeError(`extension ${extension}`)
+  const suffix = extension === '' ? '' : `.${extension}`
+  const padLength = TAIL_LENGTH - suffix.length
+  return padLength === 0 ? suffix : String(padding % 10 ** padLength).padStart(padLength, '0') + suffix
 }
 
-function sizeOf(field: bigint): number {
-  if ((field & SIZE_IN_LOW_BITS) !== 0n || (field & SEGMENT) !== 0n) return Number(field & LOW_32)
-  return Number(field)
+function upperHalf({ sizeBytes, salt = 0, slot }: NewFileName): number {
+  if (slot !== undefined) return SEGMENT
+  if (sizeBytes >= SIZE_WITHOUT_SALT_MIN) return Math.floor(sizeBytes / 2 ** 32)
+  return (SIZE_IN_LOW_BITS | (salt & SALT_MASK)) >>> 0
+}
+
+/** Sixteen characters: segment id, offset, slot size, 4 bytes each. */
+function extentOf({ segmentId, offsetBytes, slotBytes }: Slot): string {
+  const bytes = Buffer.alloc(12)
+  bytes.writeUInt32BE(segmentId, 0)
+  bytes.writeUInt32BE(offsetBytes, 4)
+  bytes.writeUInt32BE(slotBytes, 8)
+  return bytes.toString('base64url')
+}
+
+function slotOf(extent: string): Slot {
+  const bytes = Buffer.from(extent, 'base64url')
+  return {
+    segmentId: bytes.readUInt32BE(0),
+    offsetBytes: bytes.readUInt32BE(4),
+    slotBytes: bytes.readUInt32BE(8),
+  }
 }
 
 function hex(byte: number): string {

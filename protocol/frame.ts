@@ -40,6 +40,8 @@ export const COMMANDS = {
   syncPosition: 205,
   /** Private, peers only: one record of the source's binlog, and its file; see sync-bodies.ts. */
   syncRecord: 206,
+  /** Private, peers only: records that follow each other, and the slots of their files; see sync-bodies.ts. */
+  syncRun: 207,
 } as const
 
 /** The first ten bytes of a frame. */

@@ -5,6 +5,9 @@
  *              reply     incarnation 16, epoch 8, sequence 8, then the source's own: epoch 8, incarnation 16
  *     syncRecord 206     source's storage id 4, content 1, previous 8, line length 2, line, then the file
  *              reply     empty, once the record is durable here
+ *     syncRun 207        source's storage id 4, previous 8, count 4, length of the lines 4, a content for each record, lines
+ *                        with a line feed each, then the slots of those whose content is 1, each as long as its name says
+ *              reply     empty, once all records are durable here
  *
  * The life of the source that the reply names is the one whose records are taken; another one has to raise its epoch.
  * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already; 2 if
@@ -107,4 +110,48 @@ export function readSyncRecord(buffer: Buffer): SyncRecordFields {
     previous: readInt64(buffer, 5),
     lineBytes: buffer.readUInt16BE(13),
   }
+}
+
+const SYNC_RUN_FIXED_BYTES = 4 + 8 + 4 + 4
+
+/** A record of a run. */
+export interface SyncRunRecord {
+  readonly line: string
+  readonly content: SyncContent
+}
+
+/** A run without its slots. */
+export interface SyncRunFields {
+  readonly storageId: number
+  readonly previous: number
+  readonly records: readonly SyncRunRecord[]
+}
+
+/** Everything of a run before its slots. */
+export function writeSyncRun({ storageId, previous, records }: SyncRunFields): Buffer {
+  const lines = records.map(({ line }) => `${line}\n`).join('')
+  const buffer = Buffer.allocUnsafe(SYNC_RUN_FIXED_BYTES + records.length + lines.length)
+  buffer.writeUInt32BE(storageId, 0)
+  writeInt64(buffer, previous, 4)
+  buffer.writeUInt32BE(records.length, 12)
+  buffer.writeUInt32BE(lines.length, 16)
+  records.forEach(({ content }, i) => {
+    buffer[SYNC_RUN_FIXED_BYTES + i] = CONTENTS.indexOf(content)
+  })
+  buffer.write(lines, SYNC_RUN_FIXED_BYTES + records.length, 'latin1')
+  return buffer
+}
+
+/** Reads a run; undefined if its lengths contradict each other. `slots` is what follows the lines. */
+export function readSyncRun(buffer: Buffer): (SyncRunFields & { readonly slots: Buffer }) | undefined {
+  if (buffer.length < SYNC_RUN_FIXED_BYTES) return undefined
+  const count = buffer.readUInt32BE(12)
+  const linesAt = SYNC_RUN_FIXED_BYTES + count
+  const slotsAt = linesAt + buffer.readUInt32BE(16)
+  if (slotsAt > buffer.length) return undefined
+  const lines = buffer.toString('latin1', linesAt, slotsAt).split('\n')
+  if (lines.pop() !== '' || lines.length !== count) return undefined
+  const records = lines.map((line, i) => ({ line, content: CONTENTS[buffer[SYNC_RUN_FIXED_BYTES + i]!] ?? 'none' }))
+  const slots = buffer.subarray(slotsAt)
+  return { storageId: buffer.readUInt32BE(0), previous: readInt64(buffer, 4), records, slots }
 }

@@ -19,6 +19,7 @@ export interface RecordDraft {
   readonly op: BinlogOp
   readonly name: string
   readonly token?: string | undefined
+  readonly inSlot?: boolean
   readonly lacksFile?: boolean | undefined
   readonly origin?: RecordOrigin | undefined
   readonly uploadId?: string | undefined
@@ -57,6 +58,7 @@ export class Binlog {
   readonly #clock: Clock
   readonly #directory: string
   readonly #fileBytesMax: number
+  readonly #syncs: boolean
   readonly #queue: Waiting[] = []
   readonly #listeners: ((flush: Flush) => void)[] = []
   #file: DiskFile | undefined
@@ -73,7 +75,8 @@ export class Binlog {
 
   /**
    * Goes on where recovery found the end, behind the record with `lastSequence`. `skipped` sequences are not given to
-   * anybody. `file` is the last binlog file, `fileBytes` its length, undefined for a new binlog.
+   * anybody. `file` is the last binlog file, `fileBytes` its length, undefined for a new binlog. Without `syncs` a record
+   * is as durable as the system makes it by itself.
    */
   constructor(
     disk: Disk,
@@ -87,12 +90,14 @@ export class Binlog {
       file: DiskFile | undefined
       fileBytes: number
       fileBytesMax?: number
+      syncs?: boolean
     },
   ) {
     this.#disk = disk
     this.#clock = clock
     this.#directory = at.directory
     this.#fileBytesMax = at.fileBytesMax ?? BINLOG_FILE_BYTES
+    this.#syncs = at.syncs ?? true
     this.epoch = at.epoch
     this.#end = at.end
     this.#lastSequence = at.end.sequence + at.skipped
@@ -178,7 +183,7 @@ export class Binlog {
     if (this.#fileBytes === 0) await this.#disk.syncDirectory(this.#directory)
     await this.#file.write([bytes], this.#fileBytes)
     this.#syncing = true
-    await this.#file.sync()
+    if (this.#syncs) await this.#file.sync()
     this.#syncing = false
     this.#fileBytes += bytes.length
   }
@@ -220,8 +225,8 @@ export class Binlog {
   }
 
   #recordOf({ sequence, draft, timeMs }: Waiting, batch: number): BinlogRecord {
-    const { op, name, token, lacksFile, origin, uploadId } = draft
-    return { epoch: this.epoch, sequence, batch, timeMs, op, name, token, lacksFile, origin, uploadId }
+    const { op, name, token, inSlot, lacksFile, origin, uploadId } = draft
+    return { epoch: this.epoch, sequence, batch, timeMs, op, name, token, inSlot, lacksFile, origin, uploadId }
   }
 
   #fail(error: Error, batch: readonly Waiting[]): void {

@@ -1,9 +1,10 @@
 /**
  * How far the binlog's effects are durable in the directories, so that recovery need not begin at the beginning.
  *
- *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs, incomplete? }] }
+ *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs, incomplete? }],
+ *                           slots: [{ storePathIndex, segmentId, endBytes }] }
  *
- * Everything up to `sequence` is where it belongs. A checkpoint that is missing, damaged or of another epoch costs time
+ * Everything up to `sequence` is where it belongs; `slots` says where the own slots end that have records up to there. A checkpoint that is missing, damaged or of another epoch costs time
  * only: recovery then starts at the first record.
  */
 import { join } from 'node:path'
@@ -20,6 +21,14 @@ export interface Checkpoint {
   readonly timeMs: number
   /** How far the records of each peer have been applied. */
   readonly positions: readonly SourcePosition[]
+  readonly slots: readonly SlotEnd[]
+}
+
+/** Where the slots of a store path end that this source has filled and recorded. */
+export interface SlotEnd {
+  readonly storePathIndex: number
+  readonly segmentId: number
+  readonly endBytes: number
 }
 
 /** What was found in place of a checkpoint: `current` is false if it is missing, damaged or of an earlier epoch. */
@@ -30,7 +39,7 @@ export interface FoundCheckpoint extends Checkpoint {
 
 /** Reads the checkpoint of an epoch; one of an earlier epoch still tells the positions. */
 export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: number): Promise<FoundCheckpoint> {
-  const none = { epoch, sequence: 0, timeMs: 0, positions: [], current: false, damaged: false }
+  const none = { epoch, sequence: 0, timeMs: 0, positions: [], slots: [], current: false, damaged: false }
   let found: (Checkpoint & { version: number }) | undefined
   try {
     found = (await readDocument(disk, join(dataDirectory, 'checkpoint'))) as typeof found
@@ -39,9 +48,9 @@ export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: n
     throw error
   }
   if (found?.version !== CHECKPOINT_VERSION) return none
-  const { timeMs, positions } = found
+  const { timeMs, positions, slots = [] } = found
   if (found.epoch !== epoch) return { ...none, timeMs, positions }
-  return { ...none, sequence: found.sequence, timeMs, positions, current: true }
+  return { ...none, sequence: found.sequence, timeMs, positions, slots, current: true }
 }
 
 /** Replaces the checkpoint; durable when it resolves. */

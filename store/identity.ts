@@ -1,16 +1,18 @@
 /**
  * Who a data directory belongs to.
  *
- *     <data>/identity   { version, storageId, group, incarnation, bootCount, epoch, storePathCount }
+ *     <data>/identity   { version, storageId, group, incarnation, bootCount, epoch, writer, storePathCount }
  *
  * `incarnation` is made once, with the directory: another one under the same storage id is another server. `bootCount`
  * grows with every start. `epoch` numbers the lives of the binlog under this storage id: a directory that lost its
- * data begins with a higher one, so that no mark of an earlier life is ever taken for its own. `storePathCount` is how
- * many store paths there have been: one of them that is empty at a later start is a disk that is missing.
+ * data begins with a higher one, so that no mark of an earlier life is ever taken for its own. `writer` does the same for
+ * segments; it is random at first, so that a directory whose past nobody remembers does not write over it. `storePathCount`
+ * is how many store paths there have been: one of them that is empty at a later start is a disk that is missing.
  */
 import { join } from 'node:path'
 import type { Disk, Random } from '../runtime/world.ts'
 import { DocumentDamagedError, readDocument, writeDocument } from './durable-document.ts'
+import { WRITER_MAX } from './segments.ts'
 
 const IDENTITY_VERSION = 1
 
@@ -21,6 +23,7 @@ export interface Identity {
   readonly incarnation: string
   readonly bootCount: number
   readonly epoch: number
+  readonly writer: number
   readonly storePathCount: number
 }
 
@@ -46,13 +49,19 @@ export async function openIdentity(
     throw new DocumentDamagedError(path, `version ${found.version} is not known here`)
   }
   const identity: Identity = found
-    ? { ...found, bootCount: found.bootCount + 1, storePathCount: found.storePathCount ?? 0 }
+    ? {
+        ...found,
+        bootCount: found.bootCount + 1,
+        writer: found.writer ?? randomWriter(random),
+        storePathCount: found.storePathCount ?? 0,
+      }
     : {
         storageId: wanted.storageId ?? 1 + random.below(storageIdMax),
         group: wanted.group,
         incarnation: random.bytes(16).toString('hex'),
         bootCount: 1,
         epoch: 1,
+        writer: randomWriter(random),
         storePathCount: 0,
       }
   const expected = { storageId: wanted.storageId ?? identity.storageId, group: wanted.group }
@@ -65,9 +74,27 @@ export async function openIdentity(
 
 /** Replaces the identity; durable when it resolves. */
 export function writeIdentity(disk: Disk, dataDirectory: string, identity: Identity): Promise<void> {
-  const { storageId, group, incarnation, bootCount, epoch, storePathCount } = identity
-  const document = { version: IDENTITY_VERSION, storageId, group, incarnation, bootCount, epoch, storePathCount }
+  const { storageId, group, incarnation, bootCount, epoch, writer, storePathCount } = identity
+  const document = {
+    version: IDENTITY_VERSION,
+    storageId,
+    group,
+    incarnation,
+    bootCount,
+    epoch,
+    writer,
+    storePathCount,
+  }
   return writeDocument(disk, identityPath(dataDirectory), document)
+}
+
+/** The writer that follows one that may have written what is lost. */
+export function nextWriter(writer: number): number {
+  return (writer % WRITER_MAX) + 1
+}
+
+function randomWriter(random: Random): number {
+  return 1 + random.below(WRITER_MAX)
 }
 
 function identityPath(dataDirectory: string): string {

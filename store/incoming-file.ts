@@ -69,15 +69,16 @@ export class IncomingFile {
     await written
   }
 
-  /** Makes everything durable and closes the file. */
+  /** Makes everything durable, as far as the store path does, and closes the file. */
   async seal(): Promise<void> {
-    const synced = [this.#file.sync()]
-    if (hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar())
+    const { syncs } = this.storePath
+    const synced = syncs ? [this.#file.sync()] : []
+    if (hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar(syncs))
     // Both have ended before anybody clears away after a failure: a sidecar that came later would be left behind.
     await Promise.allSettled(synced)
     await Promise.all(synced)
     await this.#close()
-    await this.storePath.syncTemporary()
+    if (syncs) await this.storePath.syncTemporary()
   }
 
   /** Throws the file away; to be called whenever it was not committed. */
@@ -89,11 +90,11 @@ export class IncomingFile {
     await this.#disk.remove(sidecarPath(this.storePath.temporaryPath(this.token))).catch(ignoreMissing)
   }
 
-  async #writeSidecar(): Promise<void> {
+  async #writeSidecar(syncs: boolean): Promise<void> {
     const file = await this.#disk.open(sidecarPath(this.storePath.temporaryPath(this.token)), 'create')
     try {
       await file.write([this.#sums.encode(this.#sizeBytes)], 0)
-      await file.sync()
+      if (syncs) await file.sync()
     } finally {
       await file.close()
     }

@@ -21,10 +21,11 @@ import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BATCH_RECORDS_MAX, type BinlogEnd } from './binlog.ts'
 import { binlogDirectory, epochBefore, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
 import { readRecords } from './binlog-reader.ts'
-import { readCheckpoint } from './checkpoint.ts'
+import { readCheckpoint, type SlotEnd } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeAgain, removeFile } from './placing.ts'
+import { SlotOrphanSearch } from './slot-orphans.ts'
 import type { StorePath } from './store-path.ts'
 import { UPLOAD_IDS_MAX } from './upload-ids.ts'
 
@@ -42,6 +43,8 @@ export interface Recovery {
   readonly previousEpoch: number | undefined
   /** Names of files of this source that are in place and have no record. */
   readonly orphans: readonly string[]
+  /** Behind which slots this start may fill new ones. */
+  readonly slots: readonly SlotEnd[]
   readonly positions: Map<number, SourcePosition>
   /** The last binlog file, open for the next record, and its length. */
   readonly file: DiskFile | undefined
@@ -63,15 +66,17 @@ export interface Recovery {
 export async function recover(
   disk: Disk,
   dataDirectory: string,
-  { epoch, storageId }: { epoch: number; storageId: number },
+  identity: { epoch: number; storageId: number; writer: number },
   storePaths: ReadonlyMap<number, StorePath>,
 ): Promise<Recovery> {
+  const { epoch, storageId } = identity
   const directory = binlogDirectory(dataDirectory)
   await makeDurableDirectory(disk, directory)
   const checkpoint = await readCheckpoint(disk, dataDirectory, epoch)
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
   const orphans = new OrphanSearch(storageId, checkpoint.timeMs)
+  const slotOrphans = new SlotOrphanSearch(identity, checkpoint.slots)
   let end: BinlogEnd = { sequence: checkpoint.sequence, timeMs: checkpoint.timeMs }
   let redone = 0
   let tornBytes = 0
@@ -107,6 +112,7 @@ export async function recover(
       }
       lastSequence = record.sequence
       orphans.note(record)
+      slotOrphans.note(record)
       if (record.sequence <= checkpoint.sequence) continue
       await redo(disk, record, storePaths, missing)
       redone++
@@ -127,7 +133,8 @@ export async function recover(
     lastSequence,
     previousEpoch: checkpoint.current ? undefined : await epochBefore(disk, directory, epoch),
     skipped: files.length === 0 ? 0 : BATCH_RECORDS_MAX,
-    orphans: await orphans.find(storePaths, end.sequence),
+    orphans: [...(await orphans.find(storePaths, end.sequence)), ...(await slotOrphans.find(storePaths))],
+    slots: await slotOrphans.settled(storePaths),
     positions,
     file: last?.file,
     fileBytes: last?.bytes ?? 0,
@@ -188,7 +195,10 @@ async function redo(
     // The disk is not there: its files are not judged, and nothing on it is touched.
     return
   }
-  if (record.op === 'D' || record.op === 'd') {
+  if (parts.slot !== undefined) {
+    // The bytes were durable before their record.
+    if (record.op === 'D' || record.op === 'd') await storePath.segments.free(record.name, parts)
+  } else if (record.op === 'D' || record.op === 'd') {
     missing.delete(record.name)
     await removeFile(disk, storePath, record.name)
   } else if (record.token !== undefined) {

@@ -4,6 +4,7 @@
  *     <path>/identity            { version, incarnation, index }: tells our disk from another one mounted here
  *     <path>/tmp/<token>         files on their way in
  *     <path>/data/0A/3F/<name>   files, in 256 x 256 directories made when they are first needed
+ *     <path>/segments/           small files; see segments.ts
  */
 import { dirname, join } from 'node:path'
 import { DIRECTORIES, directoryName, type FileNameParts, nameAt } from '../protocol/file-id.ts'
@@ -12,14 +13,28 @@ import { type Disk, DiskError } from '../runtime/world.ts'
 import { CoalescedSync } from './coalesced-sync.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
 import { DocumentDamagedError, readDocument, writeDocument } from './durable-document.ts'
+import { Segments } from './segments.ts'
 
 const STORE_PATH_VERSION = 1
+
+export interface StorePathOptions {
+  /** Never given to uploads. */
+  readonly reservedBytes: number
+  /** Of the data directory. */
+  readonly incarnation: string
+  /** There has been such a path before. */
+  readonly seen: boolean
+  /** Whether files are synced before they are acknowledged. */
+  readonly syncs: boolean
+}
 
 export class StorePath {
   readonly index: number
   readonly root: string
-  /** Never given to uploads. */
   readonly reservedBytes: number
+  readonly segments: Segments
+  /** Whether files are synced before they are acknowledged. */
+  readonly syncs: boolean
   readonly #disk: Disk
   readonly #incarnation: string
   readonly #temporarySync: CoalescedSync
@@ -30,12 +45,15 @@ export class StorePath {
   #space = { totalBytes: 0, freeBytes: 0 }
   #failure: Error | undefined
 
-  private constructor(disk: Disk, index: number, root: string, reservedBytes: number, incarnation: string) {
+  private constructor(disk: Disk, index: number, root: string, options: StorePathOptions) {
     this.#disk = disk
     this.index = index
     this.root = root
-    this.reservedBytes = reservedBytes
-    this.#incarnation = incarnation
+    this.reservedBytes = options.reservedBytes
+    this.syncs = options.syncs
+    this.#incarnation = options.incarnation
+    const checkPresent = () => this.checkPresent()
+    this.segments = new Segments(disk, join(root, 'segments'), { syncs: this.syncs, checkPresent })
     this.#temporarySync = new CoalescedSync(() => disk.syncDirectory(join(root, 'tmp')))
   }
 
@@ -44,15 +62,17 @@ export class StorePath {
    * been `seen` before and is not there any more is a disk that is missing: it is opened as failed, and nothing is made
    * on what is mounted instead.
    */
-  static async open(disk: Disk, index: number, root: string, reservedBytes: number, incarnation: string, seen = false) {
-    const path = new StorePath(disk, index, root, reservedBytes, incarnation)
-    if (seen && (await path.#readIdentity()) === undefined) {
+  static async open(disk: Disk, index: number, root: string, options: StorePathOptions): Promise<StorePath> {
+    const { incarnation } = options
+    const path = new StorePath(disk, index, root, options)
+    if (options.seen && (await path.#readIdentity()) === undefined) {
       path.fail(new DiskError('find', root, 'ENODEV'))
       return path
     }
     await makeDurableDirectory(disk, root)
     await disk.makeDirectory(join(root, 'tmp'))
     await disk.makeDirectory(join(root, 'data'))
+    await disk.makeDirectory(join(root, 'segments'))
     const found = await path.#readIdentity()
     if (found === undefined) {
       await writeDocument(disk, join(root, 'identity'), { version: STORE_PATH_VERSION, incarnation, index })
@@ -120,6 +140,7 @@ export class StorePath {
     this.#changed = new Set()
     try {
       for (const directory of changed) await this.#disk.syncDirectory(directory)
+      await this.segments.syncChanges()
     } catch (error) {
       for (const directory of changed) this.#changed.add(directory)
       // Not every file system tells the truth when it is asked again.

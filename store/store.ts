@@ -1,5 +1,6 @@
 /** The one interface behind which files are kept; what is behind it may change without anybody in front noticing. */
 import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
+import type { FileNameParts } from '../protocol/file-id.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
 import type { BinlogCursor, ReadRecord } from './binlog-reader.ts'
@@ -11,7 +12,7 @@ import type { StoredFile } from './stored-file.ts'
 /** What recovery has to report. */
 export type RecoveryReport = Omit<
   Recovery,
-  'file' | 'fileBytes' | 'positions' | 'uploads' | 'end' | 'lastSequence' | 'skipped' | 'previousEpoch'
+  'file' | 'fileBytes' | 'positions' | 'uploads' | 'end' | 'lastSequence' | 'skipped' | 'previousEpoch' | 'slots'
 >
 
 /** A record of a source as a peer gets it: with the place of the shipped record before it, so that a gap is seen. */
@@ -22,6 +23,20 @@ export interface ShippedRecord {
   readonly record: BinlogRecord
   /** The source has the file and cannot read it: this member goes without. */
   readonly lacksFile?: boolean
+}
+
+/** What is to be kept of an upload, beside its bytes. */
+export interface Upload {
+  /** Without the dot; may be empty. */
+  readonly extension: string
+  readonly uploadId: string | undefined
+}
+
+/** The same of one whose bytes are at hand. */
+export interface PackedUpload extends Upload {
+  readonly storePathIndex: number
+  readonly sizeBytes: number
+  readonly crc32: number
 }
 
 /** Every failure is a DfsError or a DiskError. */
@@ -43,14 +58,30 @@ export interface Store {
    * Makes an uploaded file durable and visible, and names it; a known upload id gives the name it already has. The file
    * belongs to the store from here on, whatever happens.
    */
-  create(file: IncomingFile, upload: { extension: string; uploadId: string | undefined }): Promise<string>
-  /** Opens a file by its name; undefined if it is not here. */
+  create(file: IncomingFile, upload: Upload): Promise<string>
+  /** Files of up to so many bytes are packed into segments. */
+  readonly segmentFileBytesMax: number
+  /**
+   * The same for a small file at hand: `slot` has `slotBytesFor` its size, the file behind room for the header, and must
+   * not change before it is done.
+   */
+  pack(slot: Buffer, upload: PackedUpload): Promise<string>
+  /** Opens a file of its own by its name; undefined if it is not here. */
   open(name: string): Promise<StoredFile | undefined>
+  /** Reads a file that is in a segment, checked, into a buffer with room for its slot; undefined if it is not here. */
+  read(name: string, target: Buffer): Promise<Buffer | undefined>
+  /** Reads what is in a file's slot and behind it, unchecked; returns how many bytes there were. */
+  readSlots(file: FileNameParts, target: Uint8Array): Promise<number>
+  /** Whether a file is here. */
+  has(name: string): Promise<boolean>
   /** Deletes a file of this source; false if it is not here. */
   delete(name: string): Promise<boolean>
 
-  /** Whether the record that made a file of this source can be read: what is known of it is all there is to know. */
-  hasRecordOf(name: string): Promise<boolean>
+  /**
+   * Whether it is known here that a file which is not here was deleted: its slot says so, or this is its source and the
+   * record that made it can be read.
+   */
+  knowsDeletion(name: string): Promise<boolean>
 
   /** How far the records of a source have been applied here. */
   position(storageId: number): SourcePosition | undefined
@@ -58,10 +89,10 @@ export interface Store {
   /** Says whose records of a source are taken: of the life that asks, if its epoch is new here. */
   settleSource(asking: SourceLife): Promise<SourceLife>
   /**
-   * Applies a record of a peer; records of one source take effect in the order of the calls, and only once. The file
-   * belongs to the store from here on. Rejects with `bad_request` if a record in between has not been applied.
+   * Applies a record of a peer; records of one source take effect in the order of the calls, and only once. The content
+   * belongs to the store from here on: a file, or a checked slot, which must not change before this is done. Rejects with `bad_request` if a record in between has not been applied.
    */
-  apply(shipped: ShippedRecord, file: IncomingFile | undefined): Promise<void>
+  apply(shipped: ShippedRecord, content: IncomingFile | Uint8Array | undefined): Promise<void>
   /** Reads the binlog after one sequence up to another; a cursor lets the next call go on without searching. */
   readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord>
 

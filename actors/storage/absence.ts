@@ -71,7 +71,7 @@ function inOrder(peers: ReadonlyMap<number, Peer>, file: FileNameParts): Peer[] 
 async function knowsOfDeletion(context: PortContext, name: string, file: FileNameParts): Promise<boolean> {
   const { store } = context
   if (file.storageId === undefined) return false
-  if (file.storageId === store.storageId) return store.hasRecordOf(name)
+  if (file.slot !== undefined || file.storageId === store.storageId) return store.knowsDeletion(name)
   const position = store.position(file.storageId)
   // A source in a later epoch has lost data: being level with it says nothing of what it had before.
   if (position === undefined || position.epoch > 1 || position.incomplete) return false

@@ -1,18 +1,26 @@
 /** The receiving end of sync: takes the records of a source, with their files, and applies them in order. */
 import { decodeRecord, RECORD_BYTES_MAX } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { decodeFileName } from '../../protocol/file-id.ts'
+import type { FileNameParts } from '../../protocol/file-id.ts'
 import {
   readSyncPosition,
   readSyncRecord,
+  readSyncRun,
   SYNC_POSITION_BYTES,
   SYNC_RECORD_FIXED_BYTES,
+  type SyncContent,
+  type SyncRunFields,
   writePeerPosition,
 } from '../../protocol/sync-bodies.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { checkContent } from '../../store/incoming-file.ts'
-import type { PortContext } from './port-context.ts'
+import { SLOT_BYTES_MAX, stateOf } from '../../store/slot.ts'
+import type { ShippedRecord } from '../../store/store.ts'
+import { admitFile, type PortContext } from './port-context.ts'
 import { receiveInto } from './upload-file.ts'
+
+/** The largest slot, and the lines of more records than a run has. */
+const RUN_BYTES_MAX = SLOT_BYTES_MAX + 1024 * 1024
 
 /** Tells a source how far its records have been applied here, 205. */
 export async function syncPosition(
@@ -38,17 +46,12 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   if (request.lengthBytes < SYNC_RECORD_FIXED_BYTES) throw new DfsError('bad_request', 'the record is cut short')
   const fields = readSyncRecord(await request.body.bytes(SYNC_RECORD_FIXED_BYTES))
   if (fields.lineBytes > RECORD_BYTES_MAX) throw new DfsError('bad_request', 'the line is too long')
-  const record = decodeRecord((await request.body.bytes(fields.lineBytes)).toString('latin1'))
-  if (record === undefined || record.origin !== undefined)
-    throw new DfsError('bad_request', 'this is no record of a source')
-  const parts = decodeFileName(record.name)
-  const { storageId, previous } = fields
-  if (parts.storageId !== storageId) throw new DfsError('forbidden', 'only its source may ship a file')
-  const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
+  const line = (await request.body.bytes(fields.lineBytes)).toString('latin1')
+  const { shipped, file: parts } = admitRecord(line, fields)
 
   if (fields.content !== 'file') {
     request.bodyTaken()
-    await store.apply({ origin, previous, record, lacksFile: fields.content === 'unreadable' }, undefined)
+    await store.apply(shipped, undefined)
     counts.applied++
     return { status: 0 }
   }
@@ -62,12 +65,74 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   }
   const { sizeBytes } = file
   // The order of records is the order of these calls: the next request is read only after this one.
-  const applied = store.apply({ origin, previous, record }, file)
+  const applied = store.apply(shipped, file)
   request.bodyTaken()
   await applied
   counts.applied++
   counts.appliedBytes += sizeBytes
   return { status: 0 }
+}
+
+/** Applies records that follow each other, 207; answers when all of them are durable. */
+export async function syncRun(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  expectPeer(request)
+  const { store, counts, blocks } = context
+  if (request.lengthBytes > RUN_BYTES_MAX) throw new DfsError('too_large', `a run has at most ${RUN_BYTES_MAX} bytes`)
+  const buffer = await blocks.acquire(request.lengthBytes)
+  try {
+    const run = readSyncRun(buffer.subarray(0, await request.body.readBody(buffer)))
+    if (run === undefined) throw new DfsError('bad_request', 'the run contradicts itself')
+    const admitted = admitRun(run)
+    // The order of records is the order of these calls: the next request is read only after this one.
+    const applied = admitted.map(({ shipped, slot }) => store.apply(shipped, slot))
+    request.bodyTaken()
+    // Whatever became of the others, nobody must be writing from the buffer any more.
+    await Promise.allSettled(applied)
+    await Promise.all(applied)
+    counts.applied += admitted.length
+    counts.appliedBytes += run.slots.length
+    return { status: 0 }
+  } finally {
+    blocks.release(buffer)
+  }
+}
+
+/** A record as it is applied, with the slot of its file. */
+interface AdmittedRecord {
+  readonly shipped: ShippedRecord
+  readonly slot: Buffer | undefined
+}
+
+/** Checks everything about a run before anything of it is done. */
+function admitRun({ storageId, previous, records, slots }: SyncRunFields & { slots: Buffer }): AdmittedRecord[] {
+  let last = previous
+  let at = 0
+  const admitted = records.map(({ line, content }) => {
+    const { shipped, file } = admitRecord(line, { storageId, content, previous: last })
+    last = shipped.origin.sequence
+    if (content !== 'file') return { shipped, slot: undefined }
+    const slot = slots.subarray(at, at + (file.slot?.slotBytes ?? 0))
+    at += slot.length
+    if (stateOf(slot, file) !== 'present')
+      throw new DfsError('digest_mismatch', `${shipped.record.name} is not in its slot`)
+    return { shipped, slot }
+  })
+  if (at !== slots.length) throw new DfsError('bad_request', 'the run has more bytes than its records')
+  return admitted
+}
+
+/** Checks that a line is a record of the source that ships it. */
+function admitRecord(
+  line: string,
+  { storageId, content, previous }: { storageId: number; content: SyncContent; previous: number },
+): { shipped: ShippedRecord; file: FileNameParts } {
+  const record = decodeRecord(line)
+  if (record === undefined || record.origin !== undefined)
+    throw new DfsError('bad_request', 'this is no record of a source')
+  const file = admitFile(record.name)
+  if (file.storageId !== storageId) throw new DfsError('forbidden', 'only its source may ship a file')
+  const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
+  return { shipped: { origin, previous, record, lacksFile: content === 'unreadable' }, file }
 }
 
 function expectPeer(request: FrameRequest): void {

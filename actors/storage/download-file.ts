@@ -34,7 +34,8 @@ export async function downloadFile(context: PortContext, request: FrameRequest):
   request.bodyTaken()
   const parts = admitName(context, wanted)
   context.counts.downloads++
-  const file = await openLocal(context, wanted.name)
+  if (parts.slot !== undefined) return downloadSmall(context, request, parts, wanted)
+  const file = await readLocal(context, wanted.name, () => context.store.open(wanted.name))
   if (file !== undefined) {
     try {
       return await serveLocal(context, file, parts, wanted)
@@ -43,22 +44,69 @@ export async function downloadFile(context: PortContext, request: FrameRequest):
       // A bad copy here is as good as none: another member may have a good one.
       if (toDfsError(error).code !== 'corrupt' || request.connection.role === 'peer') throw error
       await request.turn()
-      return askOthers(context, parts, passOn(context, wanted)).catch(() => Promise.reject(error))
+      return askOthersInstead(context, parts, wanted, error)
     }
   }
   await request.turn()
   return askAbout(context, request, { name: wanted.name, file: parts }, passOn(context, wanted))
 }
 
-/** Opens our copy; one whose disk fails is unavailable, and the next attempt may go to a peer. */
-async function openLocal(context: PortContext, name: string): Promise<StoredFile | undefined> {
+/** A file in a segment is read and checked as a whole. */
+async function downloadSmall(
+  context: PortContext,
+  request: FrameRequest,
+  parts: FileNameParts,
+  wanted: Wanted,
+): Promise<FrameReply> {
+  const { store, blocks, counts } = context
+  const buffer = await blocks.acquire(parts.slot!.slotBytes)
+  const release = async () => blocks.release(buffer)
   try {
-    return await context.store.open(name)
+    const content = await readLocal(context, wanted.name, () => store.read(wanted.name, buffer))
+    if (content !== undefined) {
+      const { from, until } = rangeOf(content.length, wanted)
+      counts.downloadBytes += until - from
+      return { status: 0, parts: [content.subarray(from, until)], release }
+    }
+  } catch (error) {
+    await release()
+    if (toDfsError(error).code !== 'corrupt') throw error
+    noteCorruption(context, wanted.name, error as Error)
+    if (request.connection.role === 'peer') throw error
+    await request.turn()
+    return askOthersInstead(context, parts, wanted, error)
+  }
+  await release()
+  await request.turn()
+  return askAbout(context, request, { name: wanted.name, file: parts }, passOn(context, wanted))
+}
+
+/** Reads our copy; one whose disk fails is unavailable, and the next attempt may go to a peer. */
+async function readLocal<T>(context: PortContext, name: string, read: () => Promise<T>): Promise<T> {
+  try {
+    return await read()
   } catch (error) {
     if (error instanceof DfsError) throw error
     context.store.noteFailure(name, error)
     throw new DfsError('unavailable', 'the disk of this file cannot be read', { cause: error })
   }
+}
+
+/** What the others have in place of our bad copy; if nobody can say, it is what it is. */
+function askOthersInstead(
+  context: PortContext,
+  parts: FileNameParts,
+  wanted: Wanted,
+  error: unknown,
+): Promise<FrameReply> {
+  return askOthers(context, parts, passOn(context, wanted)).catch(reason => {
+    throw toDfsError(reason).code === 'not_found' ? reason : error
+  })
+}
+
+function noteCorruption(context: PortContext, name: string, error: Error): void {
+  context.counts.corruptBlocks++
+  context.onCorruption(name, error)
 }
 
 /** Answers from an open file. The first block is read and checked before the reply begins, so that its status is true. */
@@ -139,8 +187,7 @@ async function readChecked(context: PortContext, file: StoredFile, name: string,
   try {
     return await file.readBlock(index, target)
   } catch (error) {
-    context.counts.corruptBlocks++
-    context.onCorruption(name, error as Error)
+    noteCorruption(context, name, error as Error)
     if (error instanceof DfsError) throw error
     // A block that cannot be read at all is treated as one that reads wrong.
     throw new DfsError('corrupt', `block ${index} of ${name} cannot be read`, { cause: error })

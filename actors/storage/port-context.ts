@@ -7,6 +7,7 @@ import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import type { OnPhase } from '../../store/phase.ts'
+import { isSlotName } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
 
 /** What is counted, and told in beats and statistics. */
@@ -47,7 +48,14 @@ export function admitName(context: PortContext, id: { group: string; name: strin
   if (id.group !== context.store.group) {
     throw new DfsError('bad_file_id', `this is group ${context.store.group}, not ${id.group}`)
   }
-  return decodeFileName(id.name)
+  return admitFile(id.name)
+}
+
+/** Checks that a name can be that of a file here. Throws `bad_file_id`. */
+export function admitFile(name: string): FileNameParts {
+  const file = decodeFileName(name)
+  if (file.slot !== undefined && !isSlotName(name, file)) throw new DfsError('bad_file_id', 'there is no such slot')
+  return file
 }
 
 /** A connection to a peer. Rejects with `unavailable`. */

@@ -13,20 +13,18 @@ export async function queryFileInfo(context: PortContext, request: FrameRequest)
   const parts = admitName(context, id)
   context.counts.infos++
   const { store } = context
-  const file = await store.open(id.name)
-  if (file === undefined) {
+  if (!(await store.has(id.name))) {
     const body = writeGroupAndName(id.group, id.name)
     const answer = await askAbout(context, request, { name: id.name, file: parts }, client =>
       client.request(COMMANDS.queryFileInfo, body),
     )
     return { status: 0, parts: [answer] }
   }
-  await file.close()
   const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
   const info = {
-    sizeBytes: file.sizeBytes,
+    sizeBytes: parts.sizeBytes ?? 0,
     mtimeS: parts.createTimeS,
-    crc32: file.crc32,
+    crc32: parts.crc32,
     sourceIp: source?.ip ?? parts.address ?? context.ownIp(),
   }
   return { status: 0, parts: [writeFileInfo(info)] }

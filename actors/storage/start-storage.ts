@@ -32,7 +32,7 @@ import type { Credentials } from '../../runtime/secrets.ts'
 import type { Endpoint } from '../../runtime/world.ts'
 import type { Flush } from '../../store/binlog.ts'
 import { BlockPool } from '../../store/block-pool.ts'
-import { openDirectory, PlainStore, raiseEpoch, type StoreOptions } from '../../store/plain-store.ts'
+import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
 import type { Store } from '../../store/store.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
@@ -79,7 +79,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   const { storageId, group, incarnation } = identity
   const actorId = `storage-${storageId}`
   const bootSecret = world.random.bytes(8).toString('hex')
-  const store: Store = await PlainStore.open(world, timers, log, options, identity).catch(async error => {
+  const store: Store = await FileStore.open(world, timers, log, options, identity).catch(async error => {
     await lock.release()
     throw error
   })

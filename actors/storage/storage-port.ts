@@ -4,7 +4,7 @@ import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Gatekeeper } from '../../runtime/handshake.ts'
 import { DiskError } from '../../runtime/world.ts'
-import { syncPosition, syncRecord } from './apply-record.ts'
+import { syncPosition, syncRecord, syncRun } from './apply-record.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
 import type { PortContext } from './port-context.ts'
@@ -50,6 +50,8 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return syncPosition(context, request, incarnation)
       case COMMANDS.syncRecord:
         return syncRecord(context, request)
+      case COMMANDS.syncRun:
+        return syncRun(context, request)
       default:
         return Promise.reject(new DfsError('bad_request', `command ${request.command} is not known here`))
     }

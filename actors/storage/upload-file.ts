@@ -1,4 +1,5 @@
-/** Takes an upload: socket to temporary file, to the store, to a name. */
+/** Takes an upload: a small one from the socket to a slot, others to a temporary file; then to the store, to a name. */
+import { crc32 } from '@node-rs/crc32'
 import {
   EXTENSION_FIELD_BYTES,
   extensionError,
@@ -6,6 +7,7 @@ import {
   UPLOAD_FIXED_BYTES,
   UPLOAD_ID_BYTES,
   UPLOAD_STREAM_BYTES,
+  type UploadFields,
   writeGroupAndName,
 } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
@@ -13,6 +15,7 @@ import { COMMANDS, readString } from '../../protocol/frame.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
+import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
 import type { PortContext } from './port-context.ts'
 
 /** Fills a buffer with the next bytes of an upload; fewer than it holds only at the end. */
@@ -24,7 +27,32 @@ export async function uploadFile(context: PortContext, request: FrameRequest, up
   if (body.bodyLeft < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const fields = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
   if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
+  admitUpload(context, fields)
+  if (fields.sizeBytes <= context.store.segmentFileBytesMax) return uploadSmall(context, request, fields, uploadId)
   return upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
+}
+
+/** One that goes into a segment is received as a whole, into the slot that it will have. */
+async function uploadSmall(
+  context: PortContext,
+  request: FrameRequest,
+  fields: UploadFields,
+  uploadId: string | undefined,
+): Promise<FrameReply> {
+  const { store, blocks, counts } = context
+  const { sizeBytes, extension, storePathIndex } = fields
+  const slot = await blocks.acquire(slotBytesFor(sizeBytes))
+  try {
+    const content = slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + sizeBytes)
+    await request.body.readBody(content)
+    request.bodyTaken()
+    const name = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
+    counts.uploads++
+    counts.uploadBytes += sizeBytes
+    return acknowledge(context, name)
+  } finally {
+    blocks.release(slot)
+  }
 }
 
 /** Our own upload, 202: the same behind an upload id, so that it may be sent again. */
@@ -44,6 +72,7 @@ export async function uploadStream(context: PortContext, request: FrameRequest):
     extension: readString(fixed, UPLOAD_ID_BYTES + 1, EXTENSION_FIELD_BYTES),
   }
   try {
+    admitUpload(context, fields)
     return await upload(context, request, fields, dataFrames(request.body))
   } catch (error) {
     // Data frames that are still coming belong to nothing any more.
@@ -52,18 +81,26 @@ export async function uploadStream(context: PortContext, request: FrameRequest):
   }
 }
 
+/** Throws if uploads are not taken now, or not with such an extension. */
+function admitUpload(context: PortContext, { extension }: Pick<UploadFields, 'extension'>): void {
+  const refused = context.uploadsRefused()
+  if (refused !== undefined) throw new DfsError('unavailable', refused)
+  const wrong = extensionError(extension)
+  if (wrong !== undefined) throw wrong
+}
+
+function acknowledge({ store, onPhase }: PortContext, name: string): FrameReply {
+  return { status: 0, parts: [writeGroupAndName(store.group, name)], release: async () => onPhase('acknowledged') }
+}
+
 async function upload(
   context: PortContext,
   request: FrameRequest,
-  fields: { storePathIndex: number; sizeBytes: number; extension: string; uploadId: string | undefined },
+  fields: UploadFields & { uploadId: string | undefined },
   body: UploadBody,
 ): Promise<FrameReply> {
   const { store, counts } = context
-  const refused = context.uploadsRefused()
-  if (refused !== undefined) throw new DfsError('unavailable', refused)
   const { extension, uploadId } = fields
-  const wrong = extensionError(extension)
-  if (wrong !== undefined) throw wrong
   const file = await store.receive(fields.storePathIndex, fields.sizeBytes)
   await receiveInto(context, file, body)
   request.bodyTaken()
@@ -71,8 +108,7 @@ async function upload(
   const name = await store.create(file, { extension, uploadId })
   counts.uploads++
   counts.uploadBytes += sizeBytes
-  const release = async () => context.onPhase('acknowledged')
-  return { status: 0, parts: [writeGroupAndName(store.group, name)], release }
+  return acknowledge(context, name)
 }
 
 /**

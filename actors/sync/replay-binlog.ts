@@ -17,10 +17,13 @@ import type { BlockPool } from '../../store/block-pool.ts'
 import { blockCount } from '../../store/sidecar.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
+import { Run } from './ship-run.ts'
 import type { PeerMark } from './sync.ts'
 
-/** Records under way to one peer: enough to keep both disks busy, and open files here are as many at most. */
-const WINDOW_RECORDS = 64
+/** Frames under way to one peer: enough to keep both disks busy, and open files here are as many at most. */
+const WINDOW_FRAMES = 64
+/** Records in them: what the peer holds of them until they are durable. */
+const WINDOW_RECORDS = 2048
 
 /** Damaged files remembered: more than that is a dying disk, which is noticed otherwise. */
 const UNREADABLE_MAX = 1000
@@ -54,18 +57,41 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   const { store } = context
   const client = await context.pool.connection({ host: peer.ip, port: peer.port })
   let mark = await startingMark(context, client, known)
-  const underWay: { sequence: number; shipped: number; done: Promise<unknown> }[] = []
+  const underWay: { sequence: number; records: number; done: Promise<unknown> }[] = []
+  let recordsUnderWay = 0
   let sinceProgress = 0
   let shipped = mark.shipped
+  const run = new Run({
+    store,
+    isUnreadable: name => isUnreadable(context, name),
+    noteUnreadable: (name, error) => noteUnreadable(context, name, error),
+  })
 
   // The mark moves only over what the peer has confirmed, in order.
   const confirm = async () => {
     const oldest = underWay.shift()!
+    recordsUnderWay -= oldest.records
     await oldest.done
-    mark = { ...mark, sequence: oldest.sequence, shipped: oldest.shipped }
-    if (++sinceProgress < PROGRESS_RECORDS) return
+    mark = { ...mark, sequence: oldest.sequence, shipped: oldest.sequence }
+    sinceProgress += oldest.records
+    if (sinceProgress < PROGRESS_RECORDS) return
     sinceProgress = 0
     context.onProgress(peer, mark)
+  }
+
+  const note = async (sequence: number, records: number, done: Promise<unknown>) => {
+    // A failure is met in order, by `confirm`; until then nobody else looks.
+    done.catch(ignore)
+    shipped = sequence
+    underWay.push({ sequence, records, done })
+    recordsUnderWay += records
+    while (underWay.length >= WINDOW_FRAMES || recordsUnderWay >= WINDOW_RECORDS) await confirm()
+  }
+  const shipRun = async () => {
+    const records = run.length
+    if (records === 0) return
+    const { sequence, done } = await run.ship(client, shipped)
+    await note(sequence, records, done)
   }
 
   let read = mark.sequence
@@ -77,13 +103,13 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       for await (const next of store.readRecords({ after: read, until }, cursor)) {
         // Each server ships its own records; what it applied for others is theirs to ship.
         if (next.record.origin !== undefined || next.record.op === 'S') continue
-        const { done } = await ship(context, client, next, shipped)
-        shipped = next.record.sequence
-        // A failure is met in order, by `confirm`; until then nobody else looks.
-        done.catch(ignore)
-        underWay.push({ sequence: next.record.sequence, shipped, done })
-        if (underWay.length >= WINDOW_RECORDS) await confirm()
+        if (run.add(next)) continue
+        await shipRun()
+        if (run.add(next)) continue
+        const { done } = await shipFile(context, client, next, shipped)
+        await note(next.record.sequence, 1, done)
       }
+      await shipRun()
       read = until
     }
     while (underWay.length > 0) await confirm()
@@ -122,21 +148,18 @@ async function startingMark(
   return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied }
 }
 
-/** Gives one record its place in the stream; `done` resolves when it is durable at the peer. */
-async function ship(
+/** Ships the record of a file that is a frame of its own; `done` resolves when it is durable at the peer. */
+async function shipFile(
   context: ReplayContext,
   client: FrameClient,
   { record, line }: ReadRecord,
   previous: number,
 ): Promise<{ done: Promise<unknown> }> {
-  const { store, unreadable } = context
+  const { store } = context
   // A file that is gone was deleted meanwhile; one that cannot be read must not keep all others from the peer.
-  const isUnreadable = (unreadable.get(record.name) ?? 0) >= READ_ATTEMPTS_MAX
-  const wanted = record.op === 'C' && !isUnreadable
-  const file = wanted
-    ? await store.open(record.name).catch(error => noteUnreadable(context, record.name, error))
-    : undefined
-  const content = file !== undefined ? 'file' : isUnreadable ? 'unreadable' : 'none'
+  const goesWithout = isUnreadable(context, record.name)
+  const file = goesWithout ? undefined : await store.open(record.name).catch(error => fail(context, record.name, error))
+  const content = file !== undefined ? 'file' : goesWithout ? 'unreadable' : 'none'
   const head = writeSyncRecord({ storageId: store.storageId, content, previous }, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
   const bytes = head.length + file.sizeBytes
@@ -159,22 +182,35 @@ async function sendFile(
       await send(index === 0 ? [head, checked] : [checked])
     }
   } catch (error) {
-    noteUnreadable(context, name, error)
+    fail(context, name, error)
   } finally {
     context.blocks.release(block)
   }
 }
 
-/** Counts what keeps a file from being read; a later session may ship its record without it, and people are told. */
-function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: string, error: unknown): never {
+/** Counts what keeps a file from being read, and throws as long as that may pass; then people are told. */
+function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: string, error: unknown): void {
   // A disk that is missing as a whole is waited for: nothing is wrong with its files.
   const isFailing = error instanceof DiskError && error.errno !== 'ENODEV'
   if (isCorrupt(error) || isFailing) {
     if (unreadable.size >= UNREADABLE_MAX) unreadable.clear()
     const attempts = isCorrupt(error) ? READ_ATTEMPTS_MAX : (unreadable.get(name) ?? 0) + 1
     unreadable.set(name, attempts)
-    if (attempts >= READ_ATTEMPTS_MAX) onCorruption(name, error)
+    if (attempts >= READ_ATTEMPTS_MAX) {
+      onCorruption(name, error)
+      return
+    }
   }
+  throw error
+}
+
+function isUnreadable({ unreadable }: ReplayContext, name: string): boolean {
+  return (unreadable.get(name) ?? 0) >= READ_ATTEMPTS_MAX
+}
+
+/** What was begun has to be begun anew, also if it will go without its file. */
+function fail(context: ReplayContext, name: string, error: unknown): never {
+  noteUnreadable(context, name, error)
   throw error
 }
 

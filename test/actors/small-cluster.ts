@@ -32,6 +32,7 @@ export interface Member {
 interface StorageParts {
   readonly sync: boolean
   readonly storePaths?: string[]
+  readonly segmentFileBytesMax?: number
 }
 
 export class SmallCluster {
@@ -87,6 +88,8 @@ export class SmallCluster {
       storePaths: options.storePaths ?? [],
       storePathChoice: 'round_robin',
       reservedBytes: 0,
+      segmentFileBytesMax: options.segmentFileBytesMax ?? 0,
+      durability: 'fsync',
       credentials: credentials('storage_group1'),
       clusterSecret: SECRET,
       bind: LOOPBACK,

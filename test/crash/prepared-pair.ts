@@ -10,8 +10,8 @@ import { realWorld } from '../../runtime/real-world.ts'
 import { Timers } from '../../runtime/timers.ts'
 import type { Disk, DiskFile, DiskLock, World } from '../../runtime/world.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
 import type { Identity } from '../../store/identity.ts'
-import { openDirectory, PlainStore, raiseEpoch, type StoreOptions } from '../../store/plain-store.ts'
 import { contentOf, fill, readAll, upload } from '../store/store-fixture.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import { GROUP } from './crash-cluster.ts'
@@ -115,7 +115,7 @@ function isSame(source: string, target: string): boolean {
 
 /** A store in this process. */
 export interface OpenStore {
-  readonly store: PlainStore
+  readonly store: FileStore
   readonly directory: string
   /** Goes on under a later epoch, as a server does whose peers know more of it than it does itself. */
   raise(epoch: number): Promise<OpenStore>
@@ -129,16 +129,16 @@ export async function openPrepared(directory: string, storageId: number): Promis
   const world: World = { ...real, clock, disk: unsynced(real.disk), random: { ...real.random, below: () => 0 } }
   const options: StoreOptions = {
     ...{ dataDirectory: directory, group: GROUP, storageId, storePaths: [] },
-    ...{ storePathChoice: 'round_robin', reservedBytes: 0 },
+    ...{ storePathChoice: 'round_robin', reservedBytes: 0, segmentFileBytesMax: 0, durability: 'fsync' },
   }
   const { identity, lock } = await openDirectory(world, options)
   return openWith(world, options, identity, lock)
 }
 
 async function openWith(world: World, options: StoreOptions, identity: Identity, lock: DiskLock): Promise<OpenStore> {
-  let store: PlainStore
+  let store: FileStore
   try {
-    store = await PlainStore.open(world, new Timers(world.clock), silentLog(), options, identity)
+    store = await FileStore.open(world, new Timers(world.clock), silentLog(), options, identity)
   } catch (error) {
     await lock.release()
     throw error
@@ -161,7 +161,7 @@ async function openWith(world: World, options: StoreOptions, identity: Identity,
 }
 
 /** Ships what a peer lacks, as sync does; both stores are in this process, so no wire is between. */
-export async function ship(source: PlainStore, peer: PlainStore): Promise<void> {
+export async function ship(source: FileStore, peer: FileStore): Promise<void> {
   const { storageId, epoch } = source
   const at = peer.position(storageId)
   let previous = at?.epoch === epoch ? at.sequence : 0

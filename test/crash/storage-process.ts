@@ -79,6 +79,8 @@ for (;;) {
     storePaths: [],
     storePathChoice: 'round_robin',
     reservedBytes: 0,
+    segmentFileBytesMax: 0,
+    durability: 'fsync',
     credentials: own,
     clusterSecret: own.dataSecret ?? '',
     syncCredentials,

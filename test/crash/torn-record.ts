@@ -15,7 +15,7 @@ import { DfsError } from '../../protocol/errors.ts'
 import { formatFileId } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
-import type { PlainStore } from '../../store/plain-store.ts'
+import type { FileStore } from '../../store/file-store.ts'
 import { hasSidecar, sidecarPath } from '../../store/sidecar.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { download, upload } from '../store/store-fixture.ts'
@@ -186,7 +186,7 @@ async function damageRecord(
 }
 
 /** What a tracker makes of a server that has less of its own binlog than a peer has. */
-async function admitted(source: OpenStore, peer: PlainStore): Promise<OpenStore> {
+async function admitted(source: OpenStore, peer: FileStore): Promise<OpenStore> {
   const { epoch, end } = source.store
   const known = peer.position(SOURCE)
   const isBehind = known !== undefined && known.epoch === epoch && known.sequence > end.sequence

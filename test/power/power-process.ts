@@ -90,6 +90,8 @@ async function live(plan: PowerPlan): Promise<void> {
     storePaths,
     storePathChoice: 'round_robin',
     reservedBytes: 0,
+    segmentFileBytesMax: 0,
+    durability: 'fsync',
     credentials: credentials('storage_group1'),
     syncCredentials: credentials('sync_group1'),
     clusterSecret: SECRET,

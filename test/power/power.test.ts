@@ -4,12 +4,12 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
-import { encodeFileName } from '../../protocol/file-id.ts'
+import { encodeFileName, tailOf } from '../../protocol/file-id.ts'
 import { silentLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { Timers } from '../../runtime/timers.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
-import { openDirectory, PlainStore } from '../../store/plain-store.ts'
+import { FileStore, openDirectory } from '../../store/file-store.ts'
 import type { ShippedRecord } from '../../store/store.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { contentOf, download, fill, optionsOf, sumOf, upload } from '../store/store-fixture.ts'
@@ -129,30 +129,25 @@ describe('power', function () {
       disk.die()
     }
 
-    async function checkFile(
-      store: PlainStore,
-      name: string,
-      content: Buffer | undefined,
-      when: string,
-    ): Promise<void> {
+    async function checkFile(store: FileStore, name: string, content: Buffer | undefined, when: string): Promise<void> {
       const found = await download(store, name).catch((error: Error) => error)
       if (found instanceof Error) throw new Error(`${when}: ${name}: ${found.message}`, { cause: found })
       const isRight = content === undefined ? found === undefined : found?.equals(content)
       if (!isRight) expect.fail(`${when}: ${name} is ${found === undefined ? 'lost' : 'wrong, or back again'}`)
     }
 
-    async function keep(store: PlainStore, content: Buffer, promised: Promised): Promise<string> {
+    async function keep(store: FileStore, content: Buffer, promised: Promised): Promise<string> {
       const name = await upload(store, content)
       promised.files.set(name, content)
       return name
     }
 
-    async function openOn(disk: LazyDisk): Promise<PlainStore> {
+    async function openOn(disk: LazyDisk): Promise<FileStore> {
       const clock = new VirtualClock()
       const world = { ...realWorld(), disk, clock }
       const options = optionsOf(join(root, 'data'))
       const { identity } = await openDirectory(world, options)
-      return PlainStore.open(world, new Timers(clock), silentLog(), options, identity)
+      return FileStore.open(world, new Timers(clock), silentLog(), options, identity)
     }
   })
 
@@ -174,7 +169,7 @@ describe('power', function () {
 function shipped(sequence: number, op: 'C' | 'D', content: Buffer): { shipment: ShippedRecord; content: Buffer } {
   const name = encodeFileName({
     ...{ storePathIndex: 0, directoryIndex: 0, storageId: SOURCE, createTimeS: 1_700_000_000 },
-    ...{ sizeBytes: content.length, crc32: sumOf(content), salt: 1, extension: 'txt', padding: 0 },
+    ...{ sizeBytes: content.length, crc32: sumOf(content), salt: 1, tail: tailOf('txt', 0) },
   })
   const place = { epoch: 1, sequence }
   const none = { token: undefined, origin: undefined, uploadId: undefined }

@@ -19,6 +19,7 @@ const CREATE: BinlogRecord = {
   name: NAME,
   token: '3n17',
   origin: undefined,
+  inSlot: undefined,
   lacksFile: undefined,
   uploadId: '00112233445566778899aabbccddeeff',
 }
@@ -32,6 +33,8 @@ const REPLICA: BinlogRecord = {
 }
 /** Of a file that its source could not read. */
 const WITHOUT_FILE: BinlogRecord = { ...REPLICA, op: 'c', lacksFile: true }
+/** Of a small file, at its source. */
+const IN_SLOT: BinlogRecord = { ...CREATE, token: undefined, inSlot: true }
 const START: BinlogRecord = { ...CREATE, op: 'S', name: '-', token: undefined, uploadId: undefined }
 
 /** Written once and kept: lines on disks out there do not change. */
@@ -39,14 +42,16 @@ const GOLDEN: readonly (readonly [BinlogRecord, string])[] = [
   [CREATE, `7 42 40 1763690000123 C ${NAME} t:3n17 - 00112233445566778899aabbccddeeff 191f99c6\n`],
   [REPLICA, `7 42 40 1763690000123 d ${NAME} - 16777215:2:9 - 3dc21fcb\n`],
   [WITHOUT_FILE, `7 42 40 1763690000123 c ${NAME} ! 16777215:2:9 - e2a668cf\n`],
+  [IN_SLOT, `7 42 40 1763690000123 C ${NAME} s - 00112233445566778899aabbccddeeff b6ce872d\n`],
   [START, '7 42 40 1763690000123 S - - - - eee591ee\n'],
 ]
 
 const numbers = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER })
-/** A token, what a member goes without, or neither. */
+/** A token, a slot, what a member goes without, or none of these. */
 const extents = fc.oneof(
-  fc.stringMatching(/^[0-9a-z]{1,20}$/).map(token => ({ token, lacksFile: undefined })),
-  fc.constantFrom(true as const, undefined).map(lacksFile => ({ token: undefined, lacksFile })),
+  fc.stringMatching(/^[0-9a-z]{1,20}$/).map(token => ({ token, inSlot: undefined, lacksFile: undefined })),
+  fc.constantFrom(true as const, undefined).map(lacksFile => ({ token: undefined, inSlot: undefined, lacksFile })),
+  fc.constant({ token: undefined, inSlot: true as const, lacksFile: undefined }),
 )
 const fields = fc.record({
   epoch: numbers,

@@ -13,6 +13,7 @@ import {
   SALT_BITS,
   SIZE_WITHOUT_SALT_MIN,
   STORAGE_ID_MAX,
+  tailOf,
 } from '../../protocol/file-id.ts'
 import { GOLDEN_ADDRESS, GOLDEN_FRAMES, GOLDEN_NAMES, GOLDEN_TIME_S } from './fastdfs-golden.ts'
 
@@ -26,11 +27,10 @@ const file: NewFileName = {
   sizeBytes: 4096,
   crc32: 0x56ddf226,
   salt: 1,
-  extension: 'jpg',
-  padding: 833,
+  tail: tailOf('jpg', 833),
 }
 
-const newFileNames = fc.record<NewFileName>({
+const newFileNames = fc.record({
   storePathIndex: fc.nat(255),
   directoryIndex: fc.nat(65535),
   storageId: fc.oneof(
@@ -45,11 +45,15 @@ const newFileNames = fc.record<NewFileName>({
   ),
   crc32: fc.oneof(fc.constantFrom(0, 2 ** 31, 2 ** 32 - 1), fc.nat(2 ** 32 - 1)),
   salt: fc.maxSafeNat(),
-  extension: fc.oneof(
-    fc.constantFrom('', 'a', 'gz', 'jpg', 'tar.gz', 'a.', '-_.-_', '123456'),
-    fc.stringMatching(/^[A-Za-z0-9]{0,6}$/),
-  ),
-  padding: fc.nat(9_999_999),
+  tail: fc
+    .tuple(
+      fc.oneof(
+        fc.constantFrom('', 'a', 'gz', 'jpg', 'tar.gz', 'a.', '-_.-_', '123456'),
+        fc.stringMatching(/^[A-Za-z0-9]{0,6}$/),
+      ),
+      fc.nat(9_999_999),
+    )
+    .map(([extension, padding]) => tailOf(extension, padding)),
 })
 
 const kindOf = (name: string) => {
@@ -102,9 +106,11 @@ describe('file name', () => {
           sizeBytes: made.sizeBytes,
           crc32: made.crc32,
           salt: made.sizeBytes < SIZE_WITHOUT_SALT_MIN ? made.salt % 2 ** SALT_BITS : undefined,
+          slot: undefined,
+          tail: made.tail,
         })
         expect(Number.parseInt(parts.directory.replace('/', ''), 16)).to.equal(made.directoryIndex)
-        if (made.extension !== '') expect(name.endsWith(`.${made.extension}`)).to.equal(true)
+        expect(name.endsWith(made.tail)).to.equal(true)
       }),
       { numRuns: 2000 },
     )
@@ -194,6 +200,16 @@ describe('file name', () => {
     expect(accepted).to.have.length(16)
   })
 
+  it('of a file in a segment says where its slot is, and is 60 characters long', () => {
+    const slot = { segmentId: 0x0010_0001, offsetBytes: 4352, slotBytes: 4352 }
+    const name = encodeFileName({ ...file, slot })
+    expect(name).to.have.length(60)
+    expect(Buffer.from(name.slice(10, 37), 'base64url').toString('hex', 8, 16)).to.equal('0800000000001000')
+    const { createTimeS, sizeBytes, crc32, tail } = file
+    const parts = { kind: 'segment', createTimeS, sizeBytes, crc32, tail, slot, salt: undefined }
+    expect(decodeFileName(name)).to.deep.include(parts)
+  })
+
   it('is not made of what does not fit', () => {
     const wrong: Partial<NewFileName>[] = [
       { storageId: 0 },
@@ -202,13 +218,14 @@ describe('file name', () => {
       { sizeBytes: 2 ** 53 },
       { sizeBytes: 1.5 },
       { createTimeS: 2 ** 32 },
-      { extension: 'toolong' },
-      { extension: '../x' },
-      { extension: '.x' },
+      { tail: '' },
+      { tail: '12345678' },
     ]
     for (const part of wrong) {
       expect(() => encodeFileName({ ...file, ...part }), JSON.stringify(part)).to.throw(RangeError)
     }
+    for (const extension of ['toolong', '../x', '.x'])
+      expect(() => tailOf(extension, 1), extension).to.throw(RangeError)
   })
 })
 

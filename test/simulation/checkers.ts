@@ -5,15 +5,14 @@
 import { crc32c } from '@node-rs/crc32'
 import { type BinlogRecord, decodeRecord } from '../../protocol/binlog-record.ts'
 import { decodeFileName } from '../../protocol/file-id.ts'
-import { BLOCK_BYTES, BLOCKS_MAX } from '../../store/block-pool.ts'
-import { isGoodCopy, nameOf, pathOf } from './faults.ts'
+import { IN_FLIGHT_BYTES_MAX } from '../../store/block-pool.ts'
+import { isGoodOn, pathOf, plainNames, slotNames, type View } from './disk-view.ts'
 import type { Ledger } from './ledger.ts'
 import { DATA_DIRECTORY, type Machine, type SimCluster, STORAGES, STORE_PATHS } from './sim-cluster.ts'
 
 type Wrong = (what: string) => void
-type View = 'now' | 'durable'
 
-/** Files an idle storage server keeps open: its binlog, its lock, and a checkpoint that may be on its way. */
+/** Files an idle storage server keeps open beside its segments: its binlog, its lock, and a checkpoint that may be on its way. */
 const IDLE_HANDLES_MAX = 4
 /** Sync windows to four peers, and every connection's file: more than this and handles leak. */
 const HANDLES_MAX = 1_000
@@ -80,7 +79,8 @@ export function checkRecordsFirst(cluster: SimCluster, wrong: Wrong): void {
   for (const machine of storageMachines(cluster)) {
     if (machine.lostRecord) continue
     const recorded = new Set(recordsOf(machine, 'durable').map(({ name }) => name))
-    for (const name of filesOf(machine)) {
+    // The bytes of a slot come before its record; that nobody knows of them is all there is to it.
+    for (const name of plainNames(machine.disk)) {
       if (!recorded.has(name)) wrong(`${machine.name} has given ${name} its name before its record was durable`)
     }
   }
@@ -91,7 +91,7 @@ export function checkLimits(cluster: SimCluster, wrong: Wrong): void {
   for (const { name, life, server, disk } of storageMachines(cluster)) {
     if (life === undefined || server === undefined) continue
     const { takenBytes } = server.storage.blocks
-    if (takenBytes > BLOCKS_MAX * BLOCK_BYTES) wrong(`${name} has ${takenBytes} bytes in flight`)
+    if (takenBytes > IN_FLIGHT_BYTES_MAX) wrong(`${name} has ${takenBytes} bytes in flight`)
     const handles = disk.openHandles(life)
     if (handles > HANDLES_MAX) wrong(`${name} has ${handles} files open`)
   }
@@ -107,7 +107,8 @@ export function checkIdle(cluster: SimCluster, wrong: Wrong): void {
     const { takenBytes } = server.storage.blocks
     if (takenBytes > 0) wrong(`${name} is idle and holds ${takenBytes} bytes of blocks`)
     const handles = disk.openHandles(life)
-    if (handles > IDLE_HANDLES_MAX) wrong(`${name} is idle and has ${handles} files open`)
+    const segments = STORE_PATHS.flatMap(path => disk.files(`${path}/segments`)).length
+    if (handles > IDLE_HANDLES_MAX + segments) wrong(`${name} is idle and has ${handles} files open`)
     const waiting = STORE_PATHS.flatMap(path => disk.files(`${path}/tmp`))
     // What came to nothing while the server lived on may wait for its next start; what is complete may not.
     const { failure, storePaths } = server.storage.store
@@ -131,7 +132,7 @@ export function differences(cluster: SimCluster, ledger: Ledger): string[] {
       for (const name of live) {
         // A source whose own copy is bad has none to give.
         if (files.has(name) || ledger.isExcused(name) || wasRefused(source, name, ledger)) continue
-        if (member === source || isGoodCopy(cluster, source.name, name, 'now'))
+        if (member === source || isGoodOn(source.disk, name, 'now'))
           found.push(`${member.name} lacks ${name} of ${source.name}`)
       }
       for (const name of deleted) {
@@ -163,9 +164,9 @@ export function checkRecords(cluster: SimCluster, ledger: Ledger, wrong: Wrong):
         wrong(`${machine.name} has ${name}, whose last record is ${op ?? 'none'}`)
       }
     }
-    for (const [name, { op, token }] of last) {
+    for (const [name, { op, token, inSlot }] of last) {
       // A record that was applied without its file is one whose file was deleted, or damaged, at its source.
-      const isThere = op === 'C' || (op === 'c' && token !== undefined)
+      const isThere = op === 'C' || (op === 'c' && (token !== undefined || inSlot))
       if (isThere && !files.has(name) && !ledger.isExcused(name) && !wasRefused(machine, name, ledger))
         wrong(`${machine.name} has a record of ${name}, and no file`)
     }
@@ -182,7 +183,7 @@ export function checkKept(cluster: SimCluster, ledger: Ledger, wrong: Wrong): vo
   for (const { name, group, fileId, state } of ledger.files) {
     if (state !== 'present' || ledger.isExcused(name)) continue
     const members = storageMachines(cluster).filter(machine => STORAGES.get(machine.name)!.group === group)
-    if (!members.some(machine => isGoodCopy(cluster, machine.name, name, 'now'))) {
+    if (!members.some(machine => isGoodOn(machine.disk, name, 'now'))) {
       wrong(
         `${fileId} was acknowledged, and is on no disk: ${members.map(m => `${m.name} ${m.disk.read(pathOf(name))?.length}`).join(', ')}`,
       )
@@ -196,8 +197,7 @@ function storageMachines(cluster: SimCluster): Machine[] {
 
 /** Names of all files on a machine. */
 function filesOf({ disk }: Machine): string[] {
-  const paths = STORE_PATHS.flatMap(path => disk.files(`${path}/data`))
-  return paths.filter(path => !path.endsWith('~sum')).flatMap(path => nameOf(path) ?? [])
+  return [...plainNames(disk), ...slotNames(disk)]
 }
 
 /** What a source's records of its present epoch say of its own files. */

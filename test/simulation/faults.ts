@@ -28,12 +28,10 @@
  *
  * After the last fault everything is mended, as an operator would: then all members of a group hold the same files.
  */
-import { crc32 } from '@node-rs/crc32'
 import { decodeRecord } from '../../protocol/binlog-record.ts'
-import { decodeFileName, nameAt } from '../../protocol/file-id.ts'
-import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import type { Phase } from '../../store/phase.ts'
-import { hasSidecar, SidecarWriter, sidecarPath } from '../../store/sidecar.ts'
+import { sidecarPath } from '../../store/sidecar.ts'
+import { isGoodOn, pathOf, plainNames, slotNames } from './disk-view.ts'
 import type { Ledger } from './ledger.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { CLIENTS, DATA_DIRECTORY, type SimCluster, STORAGES, STORE_PATHS, TRACKERS } from './sim-cluster.ts'
@@ -185,14 +183,18 @@ const FAULTS = {
     const { cluster, ledger, random, note } = scene
     const machine = random.pick(STORAGE_MACHINES)
     const { disk } = cluster.machine(machine)
-    const files = STORE_PATHS.flatMap(path => disk.files(`${path}/data`))
+    const files = STORE_PATHS.flatMap(path => [...disk.files(`${path}/data`), ...disk.files(`${path}/segments`)])
     if (files.length === 0) return
     const path = random.pick(files)
-    const name = nameOf(path)
-    const excused = name !== undefined && !hasGoodCopy(cluster, machine, name)
-    if (name !== undefined && excused) ledger.excuse(name)
-    note(`a bit flips in ${path} of ${machine}${excused ? ', the only copy' : ''}`)
+    const names = [...plainNames(disk), ...slotNames(disk)].filter(name =>
+      [pathOf(name), sidecarPath(pathOf(name))].includes(path),
+    )
+    const good = names.filter(name => isGoodOn(disk, name, 'now'))
     disk.flipBit(path, random)
+    const spoilt = good.filter(name => !isGoodOn(disk, name, 'now'))
+    const excused = spoilt.filter(name => !hasGoodCopy(cluster, machine, name))
+    for (const name of excused) ledger.excuse(name)
+    note(`a bit flips in ${path} of ${machine}${excused.length > 0 ? `, the only copy of ${excused}` : ''}`)
   },
   documentFlip({ cluster, random, note }) {
     const machine = random.pick(STORAGE_MACHINES)
@@ -236,9 +238,8 @@ const FAULTS = {
     note(`the disks of ${machine} are replaced by empty ones`)
     // A path that has vanished would have come back: what it holds is lost with the rest.
     for (const path of STORE_PATHS) disk.reappear(path)
-    for (const path of STORE_PATHS.flatMap(store => disk.files(`${store}/data`))) {
-      const name = nameOf(path)
-      if (name !== undefined && !hasGoodCopy(cluster, machine, name)) ledger.excuse(name)
+    for (const name of [...plainNames(disk), ...slotNames(disk)]) {
+      if (!hasGoodCopy(cluster, machine, name)) ledger.excuse(name)
     }
     // Deletions that not all peers have applied are lost with it.
     for (const { name, source, state } of ledger.files) {
@@ -317,42 +318,15 @@ export function mendAll(cluster: SimCluster): void {
   }
 }
 
-/** The file name of a path below a store path; undefined for whatever has none. A sidecar goes with its file. */
-export function nameOf(path: string): string | undefined {
-  const match = /^\/store(\d)\/data\/(..\/..)\/([^~]+)(~sum)?$/.exec(path)
-  if (match === null) return undefined
-  const [, index, directory, baseName] = match
-  return nameAt(Number(index), directory!, baseName!)
-}
-
-/** Where a file of this name lies on every member. */
-export function pathOf(name: string): string {
-  const { storePathIndex, directory, baseName } = decodeFileName(name)
-  return `${STORE_PATHS[storePathIndex]}/data/${directory}/${baseName}`
-}
-
 /** Whether another member of a machine's group surely has a file, whole and right. */
 function hasGoodCopy(cluster: SimCluster, machine: string, name: string): boolean {
   const { group } = STORAGES.get(machine)!
   return STORAGE_MACHINES.some(
-    other => other !== machine && STORAGES.get(other)!.group === group && isGoodCopy(cluster, other, name, 'durable'),
+    other =>
+      other !== machine &&
+      STORAGES.get(other)!.group === group &&
+      isGoodOn(cluster.machine(other).disk, name, 'durable'),
   )
-}
-
-/** Whether what a machine's disk has under a name is what the name says, its sidecar included. */
-export function isGoodCopy(cluster: SimCluster, machine: string, name: string, view: 'now' | 'durable'): boolean {
-  const { disk } = cluster.machine(machine)
-  const { sizeBytes, crc32: sum } = decodeFileName(name)
-  const path = pathOf(name)
-  const bytes = disk.read(path, view)
-  if (bytes === undefined || bytes.length !== sizeBytes || crc32(bytes) !== sum) return false
-  return !hasSidecar(sizeBytes) || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
-}
-
-function sidecarOf(bytes: Buffer): Buffer {
-  const sums = new SidecarWriter()
-  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) sums.add(bytes.subarray(at, at + BLOCK_BYTES))
-  return sums.encode(bytes.length)
 }
 
 function linesOf(bytes: Buffer | undefined): Set<string> {

@@ -28,7 +28,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'rename-before-record',
     about: 'a file gets its name before its record is written',
-    file: 'store/plain-store.js',
+    file: 'store/file-store.js',
     find: 'effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),',
     replace: 'effect: (early => () => early)(this.#place(path, token, name)),',
     seed: 2,
@@ -44,7 +44,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'apply-twice',
     about: 'a record that comes again is applied again',
-    file: 'store/plain-store.js',
+    file: 'store/file-store.js',
     find: `if (!isAfter(origin, last.at))
             return Promise.all([last.done, file?.discard()]);`,
     replace: 'if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };',

@@ -32,12 +32,19 @@ export const TRACKERS = ['tracker-1', 'tracker-2', 'tracker-3']
 export const CLIENTS = ['client-1', 'client-2', 'client-3']
 
 /** Group and storage id of every storage server's machine. */
-export const STORAGES: ReadonlyMap<string, { readonly group: string; readonly storageId: number }> = new Map([
-  ['storage-1', { group: 'group1', storageId: 1 }],
-  ['storage-2', { group: 'group1', storageId: 2 }],
-  ['storage-3', { group: 'group1', storageId: 3 }],
-  ['storage-4', { group: 'group2', storageId: 4 }],
-  ['storage-5', { group: 'group2', storageId: 5 }],
+interface SimStorage {
+  readonly group: string
+  readonly storageId: number
+  readonly segmentFileBytesMax: number
+}
+
+/** Some pack all files, some the smallest, some none: members need not agree. */
+export const STORAGES: ReadonlyMap<string, SimStorage> = new Map([
+  ['storage-1', { group: 'group1', storageId: 1, segmentFileBytesMax: 2 ** 20 }],
+  ['storage-2', { group: 'group1', storageId: 2, segmentFileBytesMax: 2 ** 12 }],
+  ['storage-3', { group: 'group1', storageId: 3, segmentFileBytesMax: 0 }],
+  ['storage-4', { group: 'group2', storageId: 4, segmentFileBytesMax: 2 ** 20 }],
+  ['storage-5', { group: 'group2', storageId: 5, segmentFileBytesMax: 2 ** 14 }],
 ])
 
 /** How fast a clock may run ahead or behind: a hundred times worse than a cheap quartz. */
@@ -196,6 +203,8 @@ export class SimCluster {
       storePaths: STORE_PATHS,
       storePathChoice: 'round_robin',
       reservedBytes: 0,
+      segmentFileBytesMax: STORAGES.get(name)!.segmentFileBytesMax,
+      durability: 'fsync',
       credentials: credentials(`storage_${group}`),
       clusterSecret: SECRET,
       bind: { host: name, port: 23000 },

@@ -3,7 +3,7 @@ import { BLOCK_BYTES, BlockPool } from '../../store/block-pool.ts'
 
 describe('block pool', () => {
   it('gives out no more blocks than it may, and the next to who waited first', async () => {
-    const pool = new BlockPool(2)
+    const pool = new BlockPool(2 * BLOCK_BYTES)
     const first = await pool.acquire()
     const second = await pool.acquire()
     expect(pool.takenBytes).to.equal(2 * BLOCK_BYTES)
@@ -21,10 +21,31 @@ describe('block pool', () => {
   })
 
   it('uses blocks again', async () => {
-    const pool = new BlockPool(2)
+    const pool = new BlockPool(2 * BLOCK_BYTES)
     const block = await pool.acquire()
     expect(block).to.have.length(BLOCK_BYTES)
     pool.release(block)
     expect(pool.tryAcquire()).to.equal(block)
+  })
+
+  it('has buffers of many sizes in one budget, and lets nobody overtake who waits for a large one', async () => {
+    const pool = new BlockPool(64 * 1024)
+    const small = await pool.acquire(100)
+    expect(small.length).to.be.within(100, 16 * 1024)
+    const large = pool.acquire(60 * 1024)
+    expect(pool.tryAcquire(100), 'somebody waits').to.equal(undefined)
+    const behind = pool.acquire(100)
+    pool.release(small)
+    expect((await large).length).to.be.at.least(60 * 1024)
+    pool.release(await large)
+    pool.release(await behind)
+    expect(pool.takenBytes).to.equal(0)
+  })
+
+  it('gives even what is more than the budget, to one at a time', async () => {
+    const pool = new BlockPool(BLOCK_BYTES)
+    const [first, second] = [pool.acquire(2 * BLOCK_BYTES), pool.acquire(2 * BLOCK_BYTES)]
+    pool.release(await first)
+    expect((await second).length).to.be.at.least(2 * BLOCK_BYTES)
   })
 })

@@ -16,6 +16,7 @@ describe('checkpoint', () => {
 
   const position = { storageId: 9, epoch: 1, sequence: 5, timeMs: 77 }
   const incomplete = { ...position, storageId: 10, incomplete: true }
+  const slots = { storePathIndex: 0, segmentId: 2 ** 20 + 1, endBytes: 64 }
 
   it('that is missing is the beginning', async () => {
     expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.equal({
@@ -23,6 +24,7 @@ describe('checkpoint', () => {
       sequence: 0,
       timeMs: 0,
       positions: [],
+      slots: [],
       current: false,
       damaged: false,
     })
@@ -35,14 +37,20 @@ describe('checkpoint', () => {
   })
 
   it('is read as it was written', async () => {
-    const checkpoint = { epoch: 3, sequence: 42, timeMs: 99, positions: [position, incomplete] }
+    const checkpoint = { epoch: 3, sequence: 42, timeMs: 99, positions: [position, incomplete], slots: [slots] }
     await writeCheckpoint(disk, workshop.path, checkpoint)
     expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.include(checkpoint)
   })
 
   it('of another epoch is the beginning of this one, but keeps what was applied of peers and the last time', async () => {
-    await writeCheckpoint(disk, workshop.path, { epoch: 3, sequence: 42, timeMs: 99, positions: [position] })
+    await writeCheckpoint(disk, workshop.path, {
+      epoch: 3,
+      sequence: 42,
+      timeMs: 99,
+      positions: [position],
+      slots: [slots],
+    })
     const read = await readCheckpoint(disk, workshop.path, 4)
-    expect(read).to.deep.include({ epoch: 4, sequence: 0, timeMs: 99, positions: [position] })
+    expect(read).to.deep.include({ epoch: 4, sequence: 0, timeMs: 99, positions: [position], slots: [] })
   })
 })

@@ -4,8 +4,8 @@ import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
 import { realWorld } from '../../runtime/real-world.ts'
 import type { ChildProcess } from '../../runtime/world.ts'
+import { openDirectory } from '../../store/file-store.ts'
 import { WrongIdentityError } from '../../store/identity.ts'
-import { openDirectory } from '../../store/plain-store.ts'
 import { optionsOf, rejection, Workshop } from './store-fixture.ts'
 
 const CHILD = fileURLToPath(new URL('./lock-child.js', import.meta.url))

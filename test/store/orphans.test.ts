@@ -2,14 +2,14 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { expect } from 'chai'
 import type { BinlogOp, BinlogRecord } from '../../protocol/binlog-record.ts'
-import { decodeFileName, encodeFileName, SIZE_WITHOUT_SALT_MIN } from '../../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, SIZE_WITHOUT_SALT_MIN, tailOf } from '../../protocol/file-id.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { BATCH_RECORDS_MAX } from '../../store/binlog.ts'
 import { OrphanSearch } from '../../store/orphans.ts'
 import { directoryIndexOf } from '../../store/placing.ts'
 import { sidecarPath } from '../../store/sidecar.ts'
 import { StorePath } from '../../store/store-path.ts'
-import { STORAGE_ID, sumOf, Workshop } from './store-fixture.ts'
+import { pathOptions, STORAGE_ID, sumOf, Workshop } from './store-fixture.ts'
 
 const PEER = 9
 const LARGE = SIZE_WITHOUT_SALT_MIN
@@ -23,7 +23,7 @@ describe('a search for files that have no record', () => {
     paths = new Map()
     for (const index of [0, 1]) {
       const root = join(workshop.path, `path${index}`)
-      paths.set(index, await StorePath.open(realWorld().disk, index, root, 0, '0'.repeat(32)))
+      paths.set(index, await StorePath.open(realWorld().disk, index, root, pathOptions('0'.repeat(32))))
     }
   })
   afterEach(() => workshop.remove())
@@ -36,7 +36,7 @@ describe('a search for files that have no record', () => {
     return encodeFileName({
       ...{ storePathIndex, directoryIndex: directoryIndexOf(sequence, sizeBytes), storageId, sizeBytes },
       ...{ createTimeS, crc32: sumOf(Buffer.from('content')), salt: sequence },
-      ...{ extension: 'txt', padding: 0 },
+      ...{ tail: tailOf('txt', 0) },
     })
   }
   /** Puts files in place; what is in them is nobody's business here. */

@@ -11,7 +11,16 @@ import { sidecarPath } from '../../store/sidecar.ts'
 import { StorePath } from '../../store/store-path.ts'
 import { until } from '../until.ts'
 import type { CallPattern } from './faulty-disk.ts'
-import { contentOf, download, fill, type OpenStore, START_SEQUENCES, upload, Workshop } from './store-fixture.ts'
+import {
+  contentOf,
+  download,
+  fill,
+  type OpenStore,
+  pathOptions,
+  START_SEQUENCES,
+  upload,
+  Workshop,
+} from './store-fixture.ts'
 
 const EPOCH = 1
 const INCARNATION = '0'.repeat(32)
@@ -291,7 +300,7 @@ describe('recovery', () => {
     beforeEach(async () => {
       directory = join(workshop.path, 'by-hand')
       await mkdir(join(directory, 'binlog'), { recursive: true })
-      paths = new Map([[0, await StorePath.open(disk, 0, join(directory, 'store'), 0, INCARNATION)]])
+      paths = new Map([[0, await StorePath.open(disk, 0, join(directory, 'store'), pathOptions(INCARNATION))]])
     })
 
     const lineOf = (sequence: number, batch = sequence): string =>
@@ -305,8 +314,14 @@ describe('recovery', () => {
     /** Recovers from a binlog with this text; also says what is left of it. */
     async function recoverFrom(text: string, checkpoint = 0): Promise<Recovery & { left: string }> {
       await writeFile(path(), text, 'latin1')
-      await writeCheckpoint(disk, directory, { epoch: EPOCH, sequence: checkpoint, timeMs: 5, positions: [] })
-      const recovered = await recover(disk, directory, { epoch: EPOCH, storageId: 7 }, paths)
+      await writeCheckpoint(disk, directory, {
+        epoch: EPOCH,
+        sequence: checkpoint,
+        timeMs: 5,
+        positions: [],
+        slots: [],
+      })
+      const recovered = await recover(disk, directory, { epoch: EPOCH, storageId: 7, writer: 1 }, paths)
       await recovered.file?.close()
       return { ...recovered, left: await readFile(path(), 'latin1') }
     }

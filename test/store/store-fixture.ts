@@ -9,10 +9,11 @@ import { Timers } from '../../runtime/timers.ts'
 import type { Disk, World } from '../../runtime/world.ts'
 import { BATCH_RECORDS_MAX } from '../../store/binlog.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import { FileStore, openDirectory, type StoreOptions } from '../../store/file-store.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
-import { openDirectory, PlainStore, type StoreOptions } from '../../store/plain-store.ts'
 import { blockCount } from '../../store/sidecar.ts'
 import type { Store } from '../../store/store.ts'
+import type { StorePathOptions } from '../../store/store-path.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import { FaultyDisk } from './faulty-disk.ts'
@@ -28,7 +29,7 @@ export const SIZES = [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * B
 
 /** An open store and everything it was opened with. */
 export interface OpenStore {
-  readonly store: PlainStore
+  readonly store: FileStore
   readonly directory: string
   readonly disk: FaultyDisk
   readonly clock: VirtualClock
@@ -71,7 +72,7 @@ export class Workshop {
     const world: World = { ...realWorld(), disk, clock }
     const storeOptions = { ...optionsOf(directory), ...options }
     const { identity, lock } = await openDirectory(world, storeOptions)
-    const store = await PlainStore.open(world, new Timers(clock), silentLog(), storeOptions, identity).catch(
+    const store = await FileStore.open(world, new Timers(clock), silentLog(), storeOptions, identity).catch(
       async error => {
         await lock.release()
         throw error
@@ -108,7 +109,14 @@ export function optionsOf(dataDirectory: string): StoreOptions {
     storePaths: [],
     storePathChoice: 'round_robin',
     reservedBytes: 0,
+    segmentFileBytesMax: 0,
+    durability: 'fsync',
   }
+}
+
+/** What a store path of a data directory is opened with. */
+export function pathOptions(incarnation: string, options: Partial<StorePathOptions> = {}): StorePathOptions {
+  return { reservedBytes: 0, incarnation, seen: false, syncs: true, ...options }
 }
 
 /** Bytes that differ for every seed and do not repeat with the blocks. */

@@ -8,7 +8,7 @@ import { blockCount, SIDECAR_HEADER_BYTES, SidecarWriter, sidecarPath } from '..
 import { StorePath } from '../../store/store-path.ts'
 import { StoredFile } from '../../store/stored-file.ts'
 import { FaultyDisk } from './faulty-disk.ts'
-import { contentOf, fill, readAll, rejection, SIZES, sumOf, Workshop } from './store-fixture.ts'
+import { contentOf, fill, pathOptions, readAll, rejection, SIZES, sumOf, Workshop } from './store-fixture.ts'
 
 describe('file on its way in and back', () => {
   let workshop: Workshop
@@ -18,7 +18,7 @@ describe('file on its way in and back', () => {
   beforeEach(async () => {
     workshop = await Workshop.make()
     disk = new FaultyDisk(realWorld().disk)
-    storePath = await StorePath.open(disk, 0, workshop.path, 0, '0'.repeat(32))
+    storePath = await StorePath.open(disk, 0, workshop.path, pathOptions('0'.repeat(32)))
   })
   afterEach(() => workshop.remove())
 

@@ -3,7 +3,7 @@ import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { writeGroupAndName } from '../../../protocol/data-bodies.ts'
-import { decodeFileName, encodeFileName, formatFileId, parseFileId } from '../../../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, formatFileId, parseFileId, tailOf } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
 import { realWorld } from '../../../runtime/real-world.ts'
@@ -233,7 +233,7 @@ describe('a file that a storage server does not have', function () {
 function neverMade(storageId: number): string {
   const name = encodeFileName({
     ...{ storePathIndex: 0, directoryIndex: 0, storageId, createTimeS: 1_763_690_000, sizeBytes: 5, crc32: 5, salt: 1 },
-    ...{ extension: 'txt', padding: 0 },
+    ...{ tail: tailOf('txt', 0) },
   })
   return formatFileId({ group: 'group1', name })
 }

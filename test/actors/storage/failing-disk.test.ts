@@ -36,7 +36,7 @@ describe('a disk that fails under a request', function () {
   it('is "unavailable" for whoever reads or deletes, and no reason not to read when it is well again', async () => {
     for (const [what, action, work] of [
       ['a download', 'open', () => fetchFile(connection, fileId)],
-      ['information', 'open', () => ask(COMMANDS.queryFileInfo)],
+      ['information', 'stat', () => ask(COMMANDS.queryFileInfo)],
       ['a deletion', 'stat', () => ask(COMMANDS.deleteFile)],
     ] as const) {
       disk.fail({ action, path: /data\/.*txt$/ }, 'EIO')

@@ -8,7 +8,7 @@ import {
   type TrackerState,
   trackerBehaviour,
 } from '../../../actors/tracker/tracker.ts'
-import { encodeFileName } from '../../../protocol/file-id.ts'
+import { encodeFileName, tailOf } from '../../../protocol/file-id.ts'
 import type { StorageReport, Welcome } from '../../../protocol/storage-messages.ts'
 import type { CommonEffect, ReplyTo } from '../../../runtime/actor.ts'
 
@@ -140,8 +140,7 @@ export function fileIdOf(storageId: number, createTimeS: number, group = 'group1
     sizeBytes: 42,
     crc32: 0x1234_5678,
     salt: 1,
-    extension: 'jpg',
-    padding: 7,
+    tail: tailOf('jpg', 7),
   })
   return `${group}/${name}`
 }

@@ -2,12 +2,12 @@ import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { type BinlogRecord, encodeRecord } from '../../protocol/binlog-record.ts'
-import { decodeFileName, encodeFileName, SIZE_WITHOUT_SALT_MIN } from '../../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, SIZE_WITHOUT_SALT_MIN, tailOf } from '../../protocol/file-id.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { binlogPath } from '../../store/binlog-files.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import { openDirectory, raiseEpoch } from '../../store/file-store.ts'
 import { directoryIndexOf } from '../../store/placing.ts'
-import { openDirectory, raiseEpoch } from '../../store/plain-store.ts'
 import type { Store } from '../../store/store.ts'
 import { until } from '../until.ts'
 import { VirtualClock } from '../virtual-clock.ts'
@@ -360,15 +360,21 @@ describe('plain store', () => {
       const { store } = await workshop.open()
       const names = [await upload(store, contentOf(5, 1)), await upload(store, contentOf(5, 2))]
       await store.delete(names[0]!)
-      for (const name of names) expect(await store.hasRecordOf(name)).to.equal(true)
+      for (const name of names) expect(await store.knowsDeletion(name)).to.equal(true)
       const { createTimeS } = decodeFileName(names[0]!)
-      const made = { storePathIndex: 0, directoryIndex: 0, storageId: STORAGE_ID, createTimeS, extension: 'txt' }
+      const made = { storePathIndex: 0, directoryIndex: 0, storageId: STORAGE_ID, createTimeS }
       for (const salt of [1, 3, 4, 5000]) {
-        const name = encodeFileName({ ...made, sizeBytes: 5, crc32: 1, salt, padding: 0 })
-        expect(await store.hasRecordOf(name), `with salt ${salt}`).to.equal(false)
+        const name = encodeFileName({ ...made, sizeBytes: 5, crc32: 1, salt, tail: tailOf('', 0) })
+        expect(await store.knowsDeletion(name), `with salt ${salt}`).to.equal(false)
       }
-      const large = encodeFileName({ ...made, sizeBytes: SIZE_WITHOUT_SALT_MIN, crc32: 1, salt: 1, padding: 0 })
-      expect(await store.hasRecordOf(large), 'a name without a salt').to.equal(false)
+      const large = encodeFileName({
+        ...made,
+        sizeBytes: SIZE_WITHOUT_SALT_MIN,
+        crc32: 1,
+        salt: 1,
+        tail: tailOf('', 0),
+      })
+      expect(await store.knowsDeletion(large), 'a name without a salt').to.equal(false)
     })
 
     it('does not have it when its line is damaged, or was found again under another sequence', async () => {
@@ -377,20 +383,21 @@ describe('plain store', () => {
       await upload(opened.store, contentOf(5, 2))
       const path = binlogPath(join(workshop.path, 'data', 'binlog'), 1, 1)
       await writeFile(path, (await readFile(path, 'latin1')).replace(' C ', ' D '), 'latin1')
-      expect(await opened.store.hasRecordOf(name)).to.equal(false)
+      expect(await opened.store.knowsDeletion(name)).to.equal(false)
       const again = await workshop.open(await workshop.crash())
       expect(again.store.recovery.orphans).to.deep.equal([name])
       expect((await recordsOf(again.store)).at(-1)?.name).to.equal(name)
-      expect(await again.store.hasRecordOf(name)).to.equal(false)
+      expect(await again.store.knowsDeletion(name)).to.equal(false)
     })
 
     it('has it of sequences that differ only in what a name has no room for', async () => {
       const sequences = [42, 42 + 2 ** 23, 42 + 3 * 2 ** 23]
       await writeBinlog(1, sequences.map(ownLine))
       const { store } = await workshop.open()
-      for (const sequence of sequences) expect(await store.hasRecordOf(ownName(sequence)), `${sequence}`).to.equal(true)
-      expect(await store.hasRecordOf(ownName(42 + 2 * 2 ** 23))).to.equal(false)
-      expect(await store.hasRecordOf(ownName(43))).to.equal(false)
+      for (const sequence of sequences)
+        expect(await store.knowsDeletion(ownName(sequence)), `${sequence}`).to.equal(true)
+      expect(await store.knowsDeletion(ownName(42 + 2 * 2 ** 23))).to.equal(false)
+      expect(await store.knowsDeletion(ownName(43))).to.equal(false)
     })
   })
 
@@ -506,7 +513,7 @@ function ownName(sequence: number, storageId = STORAGE_ID): string {
   return encodeFileName({
     ...{ storePathIndex: 0, directoryIndex: directoryIndexOf(sequence, 5), storageId, createTimeS: 1_700_000_000 },
     // As the sequence goes round in a salt, something else has to tell.
-    ...{ sizeBytes: 5, crc32: sequence, salt: sequence, extension: 'txt', padding: 0 },
+    ...{ sizeBytes: 5, crc32: sequence, salt: sequence, tail: tailOf('txt', 0) },
   })
 }
 

@@ -1,9 +1,16 @@
-/** The store in which every file is a file of its own. */
+/** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
 import { join } from 'node:path'
 import type { BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
 import { isAfter } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, STORAGE_ID_MAX } from '../protocol/file-id.ts'
+import {
+  decodeFileName,
+  encodeFileName,
+  type FileNameParts,
+  SALT_BITS,
+  STORAGE_ID_MAX,
+  tailOf,
+} from '../protocol/file-id.ts'
 import {
   type SourcePosition,
   STORE_PATH_ANY,
@@ -16,16 +23,18 @@ import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
 import { Binlog, type BinlogEnd, type Flush } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
-import { writeCheckpoint } from './checkpoint.ts'
+import { type SlotEnd, writeCheckpoint } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
-import { type Identity, openIdentity, writeIdentity } from './identity.ts'
+import { type Identity, nextWriter, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
+import { SlotAllocator } from './segments.ts'
+import { nameOfSlot, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type { RecoveryReport, ShippedRecord, Store } from './store.ts'
+import type { PackedUpload, RecoveryReport, ShippedRecord, Store, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
@@ -46,8 +55,14 @@ export interface StoreOptions {
   readonly storePaths: readonly string[]
   readonly storePathChoice: 'round_robin' | 'most_free'
   readonly reservedBytes: number
+  /** Larger files get a file of their own; 0 for all of them. */
+  readonly segmentFileBytesMax: number
+  /** `os` acknowledges what the system has taken: a power cut may lose it. */
+  readonly durability: Durability
   readonly onPhase?: OnPhase | undefined
 }
+
+export type Durability = 'fsync' | 'os'
 
 /** What a data directory is opened with: identity and lock come first, because an epoch may have to be raised before the rest. */
 export interface OpenDirectory {
@@ -71,12 +86,12 @@ export async function openDirectory(world: World, options: StoreOptions): Promis
 
 /** Takes a higher epoch: this id has lived before, in a directory that is gone. */
 export async function raiseEpoch(world: World, options: StoreOptions, identity: Identity, epoch: number) {
-  const raised = { ...identity, epoch }
+  const raised = { ...identity, epoch, writer: nextWriter(identity.writer) }
   await writeIdentity(world.disk, options.dataDirectory, raised)
   return raised
 }
 
-export class PlainStore implements Store {
+export class FileStore implements Store {
   readonly storageId: number
   readonly group: string
   readonly epoch: number
@@ -91,6 +106,13 @@ export class PlainStore implements Store {
   readonly #binlog: Binlog
   readonly #uploads = new UploadIds()
   readonly #lives: SourceLives
+  /** Where slots go, by store path. */
+  readonly #allocators: ReadonlyMap<number, SlotAllocator>
+  /** Where the slots end that have records, by store path; `#slotEnds` as of the binlog's end. */
+  readonly #recordedSlots: Map<number, SlotEnd>
+  #slotEnds: readonly SlotEnd[]
+  /** Files of ours that are being deleted. */
+  readonly #deleting = new Map<string, Promise<unknown>>()
   /** What peers' records have been applied and are durable, by source. */
   readonly #positions: Map<number, SourcePosition>
   /** What has been given to the binlog, by source: at or past the position. */
@@ -127,21 +149,28 @@ export class PlainStore implements Store {
     this.incarnation = identity.incarnation
     this.#lives = lives
     this.#positions = recovered.positions
+    this.#slotEnds = recovered.slots
+    this.#recordedSlots = new Map(recovered.slots.map(end => [end.storePathIndex, end]))
+    this.#allocators = new Map(
+      recovered.slots.map(({ storePathIndex, segmentId }) => [storePathIndex, new SlotAllocator(segmentId + 1)]),
+    )
     this.#checkpointed = recovered.end.sequence
     this.#binlog = new Binlog(world.disk, world.clock, {
       ...recovered,
       directory: binlogDirectory(options.dataDirectory),
       epoch: identity.epoch,
+      syncs: options.durability === 'fsync',
     })
     for (const { uploadId, name } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(name))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
     this.#binlog.onFlush(({ sequence }) => {
+      this.#slotEnds = [...this.#recordedSlots.values()]
       if (sequence - this.#checkpointed >= CHECKPOINT_RECORDS) void this.#checkpoint()
     })
     let cancel = timers.set(CHECKPOINT_MS, tick.bind(this))
     this.#stopCheckpoints = () => cancel()
-    function tick(this: PlainStore) {
+    function tick(this: FileStore) {
       void this.#checkpoint()
       cancel = timers.set(CHECKPOINT_MS, tick.bind(this))
     }
@@ -154,14 +183,16 @@ export class PlainStore implements Store {
     log: Log,
     options: StoreOptions,
     identity: Identity,
-  ): Promise<PlainStore> {
+  ): Promise<FileStore> {
     const roots = options.storePaths.length > 0 ? options.storePaths : [join(options.dataDirectory, 'store')]
     if (roots.length > STORE_PATHS_MAX) throw new RangeError(`at most ${STORE_PATHS_MAX} store paths`)
     const paths = new Map<number, StorePath>()
     for (const [index, root] of roots.entries()) {
       const seen = index < identity.storePathCount
       const { incarnation } = identity
-      const path = await StorePath.open(world.disk, index, root, options.reservedBytes, incarnation, seen)
+      const { reservedBytes, durability } = options
+      const syncs = durability === 'fsync'
+      const path = await StorePath.open(world.disk, index, root, { reservedBytes, incarnation, seen, syncs })
       if (path.failure !== undefined) log.error({ err: path.failure, storePath: index }, 'a store path is missing')
       paths.set(index, path)
     }
@@ -170,7 +201,7 @@ export class PlainStore implements Store {
     }
     const recovered = await recover(world.disk, options.dataDirectory, identity, paths)
     const lives = await SourceLives.read(world.disk, options.dataDirectory)
-    const store = new PlainStore(world, timers, log, options, identity, paths, recovered, lives)
+    const store = new FileStore(world, timers, log, options, identity, paths, recovered, lives)
     await store.#begin(recovered)
     if (store.#begun && !store.#hasFailedPath) await store.#writeCheckpoint()
     return store
@@ -190,25 +221,33 @@ export class PlainStore implements Store {
     return this.#newFile(path, expectedBytes)
   }
 
-  async create(file: IncomingFile, upload: { extension: string; uploadId: string | undefined }): Promise<string> {
-    const { uploadId } = upload
-    const known = uploadId === undefined ? undefined : this.#uploads.get(uploadId)
+  async create(file: IncomingFile, upload: Upload): Promise<string> {
+    const known = await this.#knownUpload(upload)
     if (known !== undefined) {
-      const name = await known.catch(() => undefined)
-      // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
-      if (name !== undefined && (await this.#isInPlace(name))) {
-        await file.discard()
-        return name
-      }
+      await file.discard()
+      return known
     }
-    const created = this.#create(file, upload)
-    if (uploadId !== undefined) this.#uploads.set(uploadId, created)
-    return created
+    return this.#remember(upload, this.#create(file, upload))
+  }
+
+  get segmentFileBytesMax(): number {
+    return this.#options.segmentFileBytesMax
+  }
+
+  async pack(slot: Buffer, upload: PackedUpload): Promise<string> {
+    if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
+    const known = upload.uploadId === undefined ? undefined : await this.#knownUpload(upload)
+    return known ?? this.#remember(upload, this.#pack(slot, upload))
+  }
+
+  read(name: string, target: Buffer): Promise<Buffer | undefined> {
+    const file = decodeFileName(name)
+    return this.#found(file, this.#pathOf(file).segments.read(name, file, target))
   }
 
   async open(name: string): Promise<StoredFile | undefined> {
     const parts = decodeFileName(name)
-    if (parts.sizeBytes === undefined) throw new DfsError('bad_file_id', 'files of this kind are not kept here')
+    if (parts.sizeBytes === undefined) throw notKept()
     const path = this.#pathOf(parts)
     try {
       return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32)
@@ -219,19 +258,50 @@ export class PlainStore implements Store {
     }
   }
 
+  async readSlots(file: FileNameParts, target: Uint8Array): Promise<number> {
+    const path = this.#pathOf(file)
+    const count = await path.segments.readRaw(file, target)
+    if (count < target.length) await checkSound(path)
+    return count
+  }
+
+  async has(name: string): Promise<boolean> {
+    const file = decodeFileName(name)
+    if (file.sizeBytes === undefined) throw notKept()
+    const found = await this.#found(
+      file,
+      this.#isInPlace(name, file).then(isThere => isThere || undefined),
+    )
+    return found === true
+  }
+
   async delete(name: string): Promise<boolean> {
-    const parts = decodeFileName(name)
-    const path = this.#pathOf(parts)
-    if ((await this.#world.disk.stat(path.pathOf(parts))) === undefined) {
-      await checkSound(path)
-      return false
+    const before = this.#deleting.get(name)
+    // Two at once are one: a file is deleted only once.
+    if (before !== undefined) {
+      await before
+      return true
     }
-    await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
+    if (!(await this.has(name))) return false
+    const path = this.#pathOf(decodeFileName(name))
+    const deleted =
+      this.#deleting.get(name) ?? this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
+    this.#deleting.set(name, deleted)
+    try {
+      await deleted
+    } finally {
+      this.#deleting.delete(name)
+    }
     return true
   }
 
-  async hasRecordOf(name: string): Promise<boolean> {
-    const { salt } = decodeFileName(name)
+  async knowsDeletion(name: string): Promise<boolean> {
+    const file = decodeFileName(name)
+    if (file.slot !== undefined) return (await this.#pathOf(file).segments.stateOf(name, file)) === 'deleted'
+    return file.storageId === this.storageId && this.#hasRecordOf(name, file)
+  }
+
+  async #hasRecordOf(name: string, { salt }: FileNameParts): Promise<boolean> {
     if (salt === undefined) return false
     // The salt is the low bits of the sequence; a binlog long enough has a few that fit.
     const last = this.end.sequence - ((this.end.sequence - salt) % 2 ** SALT_BITS)
@@ -255,16 +325,17 @@ export class PlainStore implements Store {
     return this.#lives.settle(asking)
   }
 
-  async apply(shipped: ShippedRecord, file: IncomingFile | undefined): Promise<void> {
+  async apply(shipped: ShippedRecord, content: IncomingFile | Uint8Array | undefined): Promise<void> {
     const source = shipped.origin.storageId
     const before = this.#turns.get(source)
     let done: Promise<unknown> = Promise.resolve()
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
-      const sealed = file === undefined ? undefined : this.#seal(file)
+      const file = content instanceof IncomingFile ? content : undefined
+      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fill(shipped.record.name, content)
       await Promise.all([before?.catch(ignore), sealed])
       try {
-        done = this.#enqueue(shipped, file)
+        done = this.#enqueue(shipped, content)
       } catch (error) {
         await file?.discard()
         throw error
@@ -302,9 +373,10 @@ export class PlainStore implements Store {
     // One that is under way does not know of the last records.
     await this.#checkpointing
     await this.#checkpoint()
+    for (const path of this.#paths.values()) await path.segments.close()
   }
 
-  async #create(file: IncomingFile, { extension, uploadId }: { extension: string; uploadId: string | undefined }) {
+  async #create(file: IncomingFile, { extension, uploadId }: Upload): Promise<string> {
     const path = file.storePath
     await this.#seal(file)
     const { token, sizeBytes, crc32 } = file
@@ -318,8 +390,7 @@ export class PlainStore implements Store {
         crc32,
         // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
         salt: sequence,
-        extension,
-        padding: this.#world.random.below(10_000_000),
+        tail: this.#tailOf(extension),
       })
       return {
         op: 'C',
@@ -332,13 +403,96 @@ export class PlainStore implements Store {
     return (await discardIfNowhere(file, appended)).name
   }
 
-  async #isInPlace(name: string): Promise<boolean> {
-    const parts = decodeFileName(name)
-    return (await this.#world.disk.stat(this.#pathOf(parts).pathOf(parts))) !== undefined
+  async #pack(slot: Buffer, upload: PackedUpload): Promise<string> {
+    const { sizeBytes, extension, uploadId } = upload
+    const slotBytes = slotBytesFor(sizeBytes)
+    const path = this.#choosePath(upload.storePathIndex, slotBytes)
+    const { segmentId, offsetBytes } = this.#allocators.get(path.index)!.take(slotBytes)
+    const place = { storePathIndex: path.index, storageId: this.storageId, segmentId, offsetBytes }
+    const createTimeS = Math.floor(this.#world.clock.wallMs() / 1000)
+    const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
+    writeSlotHeader(slot, header)
+    path.reserve(slotBytes)
+    this.#onPhase('written')
+    try {
+      await this.#guard(path, () => path.segments.put(place, slot.subarray(0, slotBytes)))
+    } catch (error) {
+      this.#allocators.get(path.index)!.leave(segmentId)
+      throw error
+    }
+    this.#onPhase('synced')
+    const name = nameOfSlot(place, header)
+    const end = { storePathIndex: path.index, segmentId, endBytes: offsetBytes + slotBytes }
+    const effect = async () => {
+      this.#onPhase('recorded')
+      this.#noteSlot(end)
+      this.#onPhase('renamed')
+    }
+    try {
+      await this.#binlog.append(() => ({ op: 'C', name, inSlot: true, uploadId, effect }))
+    } catch (error) {
+      // Nobody was told of it, and no start shall find it.
+      if (isNowhere(error)) await path.segments.free(name, decodeFileName(name))
+      throw error
+    }
+    return name
+  }
+
+  #noteSlot(end: SlotEnd): void {
+    const last = this.#recordedSlots.get(end.storePathIndex)
+    // The last slots of a segment and the first of the next are written side by side.
+    if (last === undefined || end.segmentId >= last.segmentId) this.#recordedSlots.set(end.storePathIndex, end)
+  }
+
+  /** Puts what a source has shipped into its slot. */
+  async #fill(name: string, slot: Uint8Array | undefined): Promise<void> {
+    if (slot === undefined) return
+    const file = decodeFileName(name)
+    const path = this.#choosePath(file.storePathIndex, slot.length)
+    const place = { storageId: file.storageId!, ...file.slot! }
+    path.reserve(slot.length)
+    this.#onPhase('written')
+    await this.#guard(path, () => path.segments.put(place, slot))
+    this.#onPhase('synced')
+  }
+
+  #tailOf(extension: string): string {
+    return tailOf(extension, this.#world.random.below(10_000_000))
+  }
+
+  /** The name that an upload id has already. */
+  async #knownUpload({ uploadId }: Upload): Promise<string | undefined> {
+    const known = uploadId === undefined ? undefined : this.#uploads.get(uploadId)
+    const name = await known?.catch(() => undefined)
+    // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
+    return name !== undefined && (await this.#isInPlace(name, decodeFileName(name))) ? name : undefined
+  }
+
+  #remember({ uploadId }: Upload, created: Promise<string>): Promise<string> {
+    if (uploadId !== undefined) this.#uploads.set(uploadId, created)
+    return created
+  }
+
+  async #isInPlace(name: string, file: FileNameParts): Promise<boolean> {
+    const path = this.#pathOf(file)
+    if (file.slot !== undefined) return (await path.segments.stateOf(name, file)) === 'present'
+    return (await this.#world.disk.stat(path.pathOf(file))) !== undefined
+  }
+
+  /** Before it may be said that a file is not there, its disk has to be there and good. */
+  async #found<T>(file: FileNameParts, looked: Promise<T | undefined>): Promise<T | undefined> {
+    const found = await looked
+    if (found === undefined) await checkSound(this.#pathOf(file))
+    return found
   }
 
   /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */
-  #enqueue({ origin, previous, record, lacksFile }: ShippedRecord, file: IncomingFile | undefined): Promise<unknown> {
+  #enqueue(
+    { origin, previous, record, lacksFile }: ShippedRecord,
+    content: IncomingFile | Uint8Array | undefined,
+  ): Promise<unknown> {
+    const file = content instanceof IncomingFile ? content : undefined
+    const inSlot = content instanceof Uint8Array
     const source = origin.storageId
     const last = this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
     if (!isAfter(origin, last.at)) return Promise.all([last.done, file?.discard()])
@@ -362,13 +516,14 @@ export class PlainStore implements Store {
       op: isCreate ? 'c' : 'd',
       name,
       token,
+      inSlot,
       lacksFile,
       origin,
       uploadId,
       timeMs,
       effect,
     }))
-    const appended = discardIfNowhere(file, recorded)
+    const appended = file === undefined ? recorded : discardIfNowhere(file, recorded)
     // A position says that everything before it is here too. Effects of one flush end in any order, and one may fail:
     // the position moves in the order of the source, and never past a record that is to be shipped again.
     const done = Promise.all([last.done, appended]).then(() => {
@@ -461,7 +616,10 @@ export class PlainStore implements Store {
 
   async #remove(path: StorePath, name: string): Promise<void> {
     this.#onPhase('recorded')
-    await this.#guard(path, () => removeFile(this.#world.disk, path, name))
+    const file = decodeFileName(name)
+    const remove = () =>
+      file.slot === undefined ? removeFile(this.#world.disk, path, name) : path.segments.free(name, file)
+    await this.#guard(path, remove)
     this.#onPhase('renamed')
   }
 
@@ -498,7 +656,7 @@ export class PlainStore implements Store {
 
   async #writeCheckpoint(): Promise<void> {
     const { sequence, timeMs } = this.#binlog.end
-    const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions }
+    const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions, slots: this.#slotEnds }
     for (const path of this.#paths.values()) {
       if (path.failure !== undefined) throw path.failure
       await path.syncChanges()
@@ -509,13 +667,21 @@ export class PlainStore implements Store {
 }
 
 /** A record that the disk had no room for is nowhere; any other failure may have left it behind, and its file too. */
-async function discardIfNowhere(file: IncomingFile | undefined, appended: Promise<BinlogRecord>) {
+async function discardIfNowhere(file: IncomingFile, appended: Promise<BinlogRecord>) {
   try {
     return await appended
   } catch (error) {
-    if (error instanceof DfsError && error.code === 'no_space') await file?.discard()
+    if (isNowhere(error)) await file.discard()
     throw error
   }
+}
+
+function notKept(): DfsError {
+  return new DfsError('bad_file_id', 'files of this kind are not kept here')
+}
+
+function isNowhere(error: unknown): boolean {
+  return error instanceof DfsError && error.code === 'no_space'
 }
 
 /** Throws unless the disk behind a path is there and good: only then may it be said that it does not have a file. */

@@ -1,0 +1,309 @@
+/**
+ * The segments of a store path: many small files in one, each in a slot. A segment belongs to the source that appends to
+ * it; its peers hold the same slots at the same places.
+ *
+ *     <store path>/segments/<storage id of the source>/<segment id, 10 digits>
+ *
+ *     id   31  30 ........ 20  19 ................ 0
+ *         +---+---------------+---------------------+
+ *         | 0 | writer        | sequence            |
+ *         +---+---------------+---------------------+
+ *
+ * A writer number stands for one life of a source's data: one that has lost data goes on under another, so that no slot
+ * means two files. Each start appends to a new segment: what a crash has left behind the last slot of the one before is
+ * never written over.
+ */
+import { join } from 'node:path'
+import { DfsError } from '../protocol/errors.ts'
+import type { FileNameParts } from '../protocol/file-id.ts'
+import { type Disk, DiskError } from '../runtime/world.ts'
+import { makeDurableDirectory } from './durable-directory.ts'
+import { SegmentFile } from './segment-file.ts'
+import {
+  contentOf,
+  corruptSlot,
+  isHeaderOf,
+  nameOfSlot,
+  readSlotHeader,
+  SEGMENT_BYTES,
+  SLOT_HEADER_BYTES,
+  type SlotHeader,
+} from './slot.ts'
+
+/** Open at a time for each store path: a cache, the handles of a busy disk fit in it. */
+const OPEN_MAX = 128
+
+const SEQUENCE_BITS = 20
+/** Eleven bits; 0 is FastDFS's own. */
+export const WRITER_MAX = 2 ** 11 - 1
+
+const SEGMENT_NAME = /^\d{10}$/
+
+/** A segment, by its source and id. */
+export interface SegmentRef {
+  readonly storageId: number
+  readonly segmentId: number
+}
+
+/** Where a slot begins. */
+export interface SlotPlace extends SegmentRef {
+  readonly offsetBytes: number
+}
+
+interface OpenSegment {
+  readonly file: Promise<SegmentFile>
+  /** It is made if it is not there. */
+  readonly makes: boolean
+  users: number
+}
+
+export class Segments {
+  readonly #disk: Disk
+  readonly #root: string
+  readonly #syncs: boolean
+  readonly #checkPresent: () => Promise<void>
+  /** Least recently used first. */
+  readonly #open = new Map<string, OpenSegment>()
+  /** With slots that were freed since the last `syncChanges`. */
+  #changed = new Map<string, SegmentRef>()
+
+  /** `checkPresent` throws if the disk of the store path is not there: nothing is made on what is mounted instead. */
+  constructor(disk: Disk, root: string, options: { syncs: boolean; checkPresent: () => Promise<void> }) {
+    this.#disk = disk
+    this.#root = root
+    this.#syncs = options.syncs
+    this.#checkPresent = options.checkPresent
+  }
+
+  /** Writes slots side by side; durable when it resolves, and until then the bytes must not change. */
+  put(at: SlotPlace, slots: Uint8Array): Promise<void> {
+    return this.#use(at, true, segment => segment.put(at.offsetBytes, slots))
+  }
+
+  /**
+   * Reads a file from its slot; undefined if it is not there. `target` has room for the slot; what is returned is a view
+   * of it. Rejects with `corrupt` if the slot holds something that is no file.
+   */
+  async read(name: string, file: FileNameParts, target: Buffer): Promise<Buffer | undefined> {
+    const place = placeOf(file)
+    const wanted = SLOT_HEADER_BYTES + file.sizeBytes!
+    const count = await this.#ifThere(place, segment => segment.read(target.subarray(0, wanted), place.offsetBytes))
+    if (count === undefined) return undefined
+    const slot = target.subarray(0, count)
+    const header = this.#judge(name, slot)
+    if (header === undefined || header.isFree || !isHeaderOf(header, file)) return undefined
+    const content = contentOf(slot, header)
+    if (content === undefined) throw corruptSlot(name)
+    return content
+  }
+
+  /** Reads whatever is in the place of a file's slot, and behind it; returns how many bytes there were. */
+  async readRaw(file: FileNameParts, target: Uint8Array): Promise<number> {
+    const place = placeOf(file)
+    return (await this.#ifThere(place, segment => segment.read(target, place.offsetBytes))) ?? 0
+  }
+
+  /** The state of a file by its slot: `unknown` if nothing has ever been there. */
+  async stateOf(name: string, file: FileNameParts): Promise<'present' | 'deleted' | 'unknown'> {
+    const header = await this.#header(name, file)
+    if (header === undefined || !isHeaderOf(header, file)) return 'unknown'
+    return header.isFree ? 'deleted' : 'present'
+  }
+
+  /** Frees the slot of a file, if the file is in it. Safe to repeat. */
+  async free(name: string, file: FileNameParts): Promise<void> {
+    const place = placeOf(file)
+    const header = await this.#header(name, file).catch(ignoreCorrupt)
+    if (header === undefined || !isHeaderOf(header, file)) return
+    // One that is marked already may be so in memory only.
+    if (!header.isFree) await this.#use(place, false, segment => segment.markFree(place.offsetBytes))
+    this.#changed.set(this.#pathOf(place), place)
+  }
+
+  /** Makes durable that slots are free. */
+  async syncChanges(): Promise<void> {
+    const changed = this.#changed
+    this.#changed = new Map()
+    try {
+      for (const place of changed.values()) await this.#use(place, false, segment => segment.sync())
+    } catch (error) {
+      for (const [path, place] of changed) this.#changed.set(path, place)
+      throw error
+    }
+  }
+
+  /** Ids of a source's segments under a writer, in order. */
+  async list(storageId: number, writer: number): Promise<number[]> {
+    const names = await this.#disk.list(join(this.#root, String(storageId))).catch(error => {
+      if (error.errno !== 'ENOENT') throw error
+      return []
+    })
+    const ids = names.filter(name => SEGMENT_NAME.test(name)).map(Number)
+    return ids.filter(id => writerOf(id) === writer).sort((a, b) => a - b)
+  }
+
+  /** Goes from slot to slot, each read as a whole, as far as there are any. What is given is good until the next one. */
+  async *slots(
+    { storageId, segmentId }: SegmentRef,
+    storePathIndex: number,
+    range: { fromBytes: number; untilBytes: number },
+  ): AsyncGenerator<{ name: string; offsetBytes: number; slot: Buffer; header: SlotHeader }> {
+    let offsetBytes = range.fromBytes
+    while (offsetBytes < range.untilBytes) {
+      const place = { storageId, segmentId, offsetBytes }
+      const read = async (bytes: number) => {
+        const target = Buffer.allocUnsafe(bytes)
+        const count = await this.#ifThere(place, segment => segment.read(target, offsetBytes))
+        return target.subarray(0, count ?? 0)
+      }
+      const header = readSlotHeader(await read(SLOT_HEADER_BYTES))
+      if (header === undefined) return
+      const name = nameOfSlot({ storePathIndex, ...place }, header)
+      yield { name, offsetBytes, slot: await read(header.slotBytes), header }
+      offsetBytes += header.slotBytes
+    }
+  }
+
+  async close(): Promise<void> {
+    const open = [...this.#open.values()]
+    this.#open.clear()
+    await Promise.all(open.map(({ file }) => file.then(segment => segment.close(), ignore)))
+  }
+
+  async #header(name: string, file: FileNameParts): Promise<SlotHeader | undefined> {
+    const place = placeOf(file)
+    const target = Buffer.alloc(SLOT_HEADER_BYTES)
+    const count = await this.#ifThere(place, segment => segment.read(target, place.offsetBytes))
+    return count === undefined ? undefined : this.#judge(name, target.subarray(0, count))
+  }
+
+  /** Throws `corrupt` where something is that is no header: what has never been written is short, or zero. */
+  #judge(name: string, slot: Buffer): SlotHeader | undefined {
+    const header = readSlotHeader(slot)
+    if (header !== undefined) return header
+    const head = slot.subarray(0, SLOT_HEADER_BYTES)
+    if (head.length < SLOT_HEADER_BYTES || head.every(byte => byte === 0)) return undefined
+    throw corruptSlot(name)
+  }
+
+  /** Reads, if the segment is there. A disk that went away may have come back: a handle from before does not know. */
+  async #ifThere<T>(ref: SegmentRef, work: (segment: SegmentFile) => Promise<T>): Promise<T | undefined> {
+    const wasOpen = this.#open.has(this.#pathOf(ref))
+    try {
+      return await this.#use(ref, false, work).catch(error => {
+        if (wasOpen && error instanceof DiskError) return this.#use(ref, false, work)
+        throw error
+      })
+    } catch (error) {
+      if ((error as { errno?: string }).errno !== 'ENOENT') throw error
+      return undefined
+    }
+  }
+
+  /** Works with a segment that is open meanwhile. */
+  async #use<T>(ref: SegmentRef, makes: boolean, work: (segment: SegmentFile) => Promise<T>): Promise<T> {
+    const path = this.#pathOf(ref)
+    let open = this.#open.get(path)
+    if (makes && open?.makes === false) {
+      // Somebody looks for a segment that is not there yet: that fails, and then it is made.
+      await open.file.catch(ignore)
+      open = this.#open.get(path)
+    }
+    if (open === undefined) {
+      open = { file: this.#openFile(ref, path, makes), makes, users: 0 }
+      open.file.catch(() => {
+        if (this.#open.get(path) === open) this.#open.delete(path)
+      })
+    } else this.#open.delete(path)
+    // Behind all others: it is the one used last.
+    this.#open.set(path, open)
+    open.users++
+    try {
+      return await work(await open.file)
+    } catch (error) {
+      // Whoever comes next tries it with another handle.
+      if (error instanceof DiskError && this.#open.get(path) === open) this.#open.delete(path)
+      throw error
+    } finally {
+      open.users--
+      if (this.#open.get(path) !== open) this.#close(open)
+      else if (this.#open.size > OPEN_MAX) this.#closeOne()
+    }
+  }
+
+  #closeOne(): void {
+    for (const [path, open] of this.#open) {
+      if (open.users > 0) continue
+      this.#open.delete(path)
+      this.#close(open)
+      return
+    }
+  }
+
+  /** Closes a segment that nobody will be given any more, once nobody uses it. */
+  #close({ file, users }: OpenSegment): void {
+    if (users === 0) file.then(segment => segment.close()).catch(ignore)
+  }
+
+  async #openFile(ref: SegmentRef, path: string, makes: boolean): Promise<SegmentFile> {
+    const directory = join(this.#root, String(ref.storageId))
+    const file = await this.#disk.open(path, 'update').catch(async error => {
+      if (error.errno !== 'ENOENT' || !makes) throw error
+      await this.#checkPresent()
+      await makeDurableDirectory(this.#disk, directory)
+      return this.#disk.open(path, 'create')
+    })
+    return new SegmentFile(this.#disk, directory, file, this.#syncs)
+  }
+
+  #pathOf({ storageId, segmentId }: SegmentRef): string {
+    return join(this.#root, String(storageId), String(segmentId).padStart(10, '0'))
+  }
+}
+
+/** Gives out the places of a source's slots on one store path, one behind the other. */
+export class SlotAllocator {
+  #segmentId: number
+  #offsetBytes = 0
+
+  constructor(firstSegmentId: number) {
+    this.#segmentId = firstSegmentId
+  }
+
+  take(slotBytes: number): { segmentId: number; offsetBytes: number } {
+    if (this.#offsetBytes + slotBytes > SEGMENT_BYTES) this.leave(this.#segmentId)
+    const offsetBytes = this.#offsetBytes
+    this.#offsetBytes += slotBytes
+    return { segmentId: this.#segmentId, offsetBytes }
+  }
+
+  /** Goes on in the next segment: this one has a place that nobody can go past. */
+  leave(segmentId: number): void {
+    if (segmentId !== this.#segmentId) return
+    this.#segmentId++
+    this.#offsetBytes = 0
+  }
+}
+
+/** The first segment that a start may append to, behind those there are and one that a power cut may have taken. */
+export function nextSegmentId(writer: number, last: number | undefined): number {
+  return last === undefined ? writer * 2 ** SEQUENCE_BITS + 1 : last + 2
+}
+
+export function writerOf(segmentId: number): number {
+  return Math.floor(segmentId / 2 ** SEQUENCE_BITS)
+}
+
+/** Where the slot of a file is. */
+function placeOf(file: FileNameParts): SlotPlace {
+  const { segmentId, offsetBytes } = file.slot!
+  return { storageId: file.storageId!, segmentId, offsetBytes }
+}
+
+/** What is no header is not the file's. */
+function ignoreCorrupt(error: unknown): undefined {
+  if (error instanceof DfsError && error.code === 'corrupt') return undefined
+  throw error
+}
+
+function ignore(): void {}

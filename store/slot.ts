@@ -1,0 +1,138 @@
+/**
+ * A slot of a segment: one small file behind a header. FastDFS's trunk slot.
+ *
+ *     0      1          5         9       13      17          24
+ *     +------+----------+---------+-------+-------+-----------+---------------+-------+
+ *     | type | slot size| size    | CRC32 | time  | tail      | file          | slack |
+ *     +------+----------+---------+-------+-------+-----------+---------------+-------+
+ *      1      4          4         4       4       7
+ *
+ *     type    `F` there is a file, 0 there was one
+ *     tail    the last seven characters of the name; time in seconds; numbers big-endian
+ *
+ * Everything a name says stands in the header or follows from where the slot is, so the name is known from the slot and
+ * the slot from the name. Deleting is one byte: what remains of the header still says whose slot it was.
+ */
+import { crc32 } from '@node-rs/crc32'
+import { DfsError } from '../protocol/errors.ts'
+import { DIRECTORIES, encodeFileName, type FileNameParts, type Slot } from '../protocol/file-id.ts'
+
+export const SLOT_HEADER_BYTES = 24
+
+/** As FastDFS: a segment takes no more slots past this. */
+export const SEGMENT_BYTES = 64 * 1024 * 1024
+
+/** The largest slot, an eighth of a segment, as FastDFS: what is left at a segment's end is little. */
+export const SLOT_BYTES_MAX = SEGMENT_BYTES / 8
+
+/** Slots begin at multiples of this, so that no header lies across two sectors. */
+export const SLOT_ALIGNMENT = 64
+
+/** At least sixteen sizes between a power of two and the next: few enough for slots to be used again, and 6 % slack at most. */
+const SIZES_PER_OCTAVE = 16
+
+const FILE = 'F'.charCodeAt(0)
+const FREE = 0
+const TYPE_OFFSET = 0
+/** What marks a slot free, and where in the slot it goes. */
+export const FREE_MARK: Uint8Array = Uint8Array.of(FREE)
+
+const TAIL = /^\d*(\.[A-Za-z0-9._-]{1,6})?$/
+
+/** What a slot's header says. */
+export interface SlotHeader {
+  readonly isFree: boolean
+  readonly slotBytes: number
+  readonly sizeBytes: number
+  readonly crc32: number
+  readonly createTimeS: number
+  readonly tail: string
+}
+
+/** The size of the slot that a file gets. */
+export function slotBytesFor(sizeBytes: number): number {
+  const needed = SLOT_HEADER_BYTES + sizeBytes
+  const step = Math.max(SLOT_ALIGNMENT, 2 ** (31 - Math.clz32(needed)) / SIZES_PER_OCTAVE)
+  return Math.ceil(needed / step) * step
+}
+
+/** Writes the header in front of a file. */
+export function writeSlotHeader(slot: Uint8Array, header: Omit<SlotHeader, 'isFree'>): void {
+  const bytes = Buffer.from(slot.buffer, slot.byteOffset, SLOT_HEADER_BYTES)
+  bytes[TYPE_OFFSET] = FILE
+  bytes.writeUInt32BE(header.slotBytes, 1)
+  bytes.writeUInt32BE(header.sizeBytes, 5)
+  bytes.writeUInt32BE(header.crc32, 9)
+  bytes.writeUInt32BE(header.createTimeS, 13)
+  bytes.write(header.tail, 17, 'latin1')
+}
+
+/** Reads a header; undefined if this is none, nor has been one. */
+export function readSlotHeader(bytes: Buffer): SlotHeader | undefined {
+  if (bytes.length < SLOT_HEADER_BYTES) return undefined
+  const type = bytes[TYPE_OFFSET]
+  if (type !== FILE && type !== FREE) return undefined
+  const slotBytes = bytes.readUInt32BE(1)
+  const sizeBytes = bytes.readUInt32BE(5)
+  const tail = bytes.toString('latin1', 17, SLOT_HEADER_BYTES)
+  const sound = slotBytes > 0 && slotBytes === slotBytesFor(sizeBytes) && TAIL.test(tail)
+  if (!sound) return undefined
+  const isFree = type === FREE
+  return { isFree, slotBytes, sizeBytes, crc32: bytes.readUInt32BE(9), createTimeS: bytes.readUInt32BE(13), tail }
+}
+
+/** The file of a slot that was read as a whole; undefined if its bytes are not what its header says. */
+export function contentOf(slot: Buffer, { sizeBytes, crc32: sum }: Pick<SlotHeader, 'sizeBytes' | 'crc32'>) {
+  const content = slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + sizeBytes)
+  return content.length === sizeBytes && crc32(content) === sum ? content : undefined
+}
+
+/** Whether a slot that was read as a whole holds the file of a name: there, deleted, or neither. */
+export function stateOf(slot: Buffer, file: FileNameParts): 'present' | 'deleted' | 'corrupt' {
+  const header = readSlotHeader(slot)
+  if (header === undefined || !isHeaderOf(header, file)) return 'corrupt'
+  if (header.isFree) return 'deleted'
+  return contentOf(slot, header) === undefined ? 'corrupt' : 'present'
+}
+
+/** What is thrown where a slot should hold a file and does not. */
+export function corruptSlot(name: string): DfsError {
+  return new DfsError('corrupt', `the slot of ${name} fails its checksum`)
+}
+
+/** The name of the file in a slot. */
+export function nameOfSlot(
+  at: { storePathIndex: number; storageId: number; segmentId: number; offsetBytes: number },
+  { slotBytes, sizeBytes, crc32: sum, createTimeS, tail }: Omit<SlotHeader, 'isFree'>,
+): string {
+  const { storePathIndex, storageId, segmentId, offsetBytes } = at
+  const slot: Slot = { segmentId, offsetBytes, slotBytes }
+  const directoryIndex = segmentId % (DIRECTORIES * DIRECTORIES)
+  return encodeFileName({ storePathIndex, directoryIndex, storageId, createTimeS, sizeBytes, crc32: sum, slot, tail })
+}
+
+/** Whether a header is that of a name: in a slot of its own it is the same file, there or deleted. */
+export function isHeaderOf(
+  header: SlotHeader,
+  { slot, sizeBytes, crc32: sum, createTimeS, tail }: FileNameParts,
+): boolean {
+  return (
+    slot !== undefined &&
+    header.slotBytes === slot.slotBytes &&
+    header.sizeBytes === sizeBytes &&
+    header.crc32 === sum &&
+    header.createTimeS === createTimeS &&
+    header.tail === tail
+  )
+}
+
+/** Whether a name can be that of a slot: inside a segment, at a place where slots begin, and spelled in the one way we do. */
+export function isSlotName(name: string, file: FileNameParts): boolean {
+  const { slot, storageId, storePathIndex, sizeBytes = 0, crc32: sum, createTimeS, tail } = file
+  if (slot === undefined || storageId === undefined) return false
+  const { segmentId, offsetBytes, slotBytes } = slot
+  if (offsetBytes % SLOT_ALIGNMENT !== 0 || offsetBytes + slotBytes > SEGMENT_BYTES) return false
+  if (slotBytes > SLOT_BYTES_MAX || slotBytes !== slotBytesFor(sizeBytes)) return false
+  const at = { storePathIndex, storageId, segmentId, offsetBytes }
+  return name === nameOfSlot(at, { slotBytes, sizeBytes, crc32: sum, createTimeS, tail })
+}

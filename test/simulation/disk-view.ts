@@ -1,0 +1,74 @@
+/** What is on a machine's disks: file names and copies, in files of their own and in slots of segments. */
+import { crc32 } from '@node-rs/crc32'
+import { decodeFileName, type FileNameParts, nameAt } from '../../protocol/file-id.ts'
+import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import { hasSidecar, SidecarWriter, sidecarPath } from '../../store/sidecar.ts'
+import { nameOfSlot, readSlotHeader, SLOT_ALIGNMENT, stateOf } from '../../store/slot.ts'
+import { STORE_PATHS } from './sim-cluster.ts'
+import type { SimDisk } from './sim-disk.ts'
+
+export type View = 'now' | 'durable'
+
+/** The file name of a path below a store path; undefined for whatever has none. A sidecar goes with its file. */
+export function nameOf(path: string): string | undefined {
+  const match = /^\/store(\d)\/data\/(..\/..)\/([^~]+)(~sum)?$/.exec(path)
+  if (match === null) return undefined
+  const [, index, directory, baseName] = match
+  return nameAt(Number(index), directory!, baseName!)
+}
+
+/** Where a file of this name lies on every member. */
+export function pathOf(name: string): string {
+  const { storePathIndex, directory, baseName, storageId, slot } = decodeFileName(name)
+  const root = STORE_PATHS[storePathIndex]
+  if (slot === undefined) return `${root}/data/${directory}/${baseName}`
+  return `${root}/segments/${storageId}/${String(slot.segmentId).padStart(10, '0')}`
+}
+
+/** Names of all files in files of their own. */
+export function plainNames(disk: SimDisk): string[] {
+  const paths = STORE_PATHS.flatMap(path => disk.files(`${path}/data`))
+  return paths.filter(path => !path.endsWith('~sum')).flatMap(path => nameOf(path) ?? [])
+}
+
+/** Names of all files in slots, whether their bytes are good or not. */
+export function slotNames(disk: SimDisk): string[] {
+  return STORE_PATHS.flatMap(path => disk.files(`${path}/segments`)).flatMap(path => namesIn(disk, path))
+}
+
+/** Names of the files in a segment. Between slots may be room for some that never came. */
+function namesIn(disk: SimDisk, path: string): string[] {
+  const [, index, storageId, segmentId] = /^\/store(\d)\/segments\/(\d+)\/(\d{10})$/.exec(path) ?? []
+  const bytes = disk.read(path) ?? Buffer.alloc(0)
+  const names: string[] = []
+  let offsetBytes = 0
+  while (offsetBytes < bytes.length) {
+    const header = readSlotHeader(bytes.subarray(offsetBytes))
+    const place = { storePathIndex: Number(index), storageId: Number(storageId), segmentId: Number(segmentId) }
+    if (header?.isFree === false) names.push(nameOfSlot({ ...place, offsetBytes }, header))
+    offsetBytes += header?.slotBytes ?? SLOT_ALIGNMENT
+  }
+  return names
+}
+
+/** Whether what a disk has under a name is what the name says, its sidecar included. */
+export function isGoodOn(disk: SimDisk, name: string, view: View): boolean {
+  const file = decodeFileName(name)
+  const path = pathOf(name)
+  const bytes = disk.read(path, view)
+  if (bytes === undefined) return false
+  if (file.slot !== undefined) return stateOf(slotIn(bytes, file), file) === 'present'
+  if (bytes.length !== file.sizeBytes || crc32(bytes) !== file.crc32) return false
+  return !hasSidecar(file.sizeBytes) || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
+}
+
+function slotIn(segment: Buffer, { slot }: FileNameParts): Buffer {
+  const { offsetBytes, slotBytes } = slot!
+  return segment.subarray(offsetBytes, offsetBytes + slotBytes)
+}
+
+function sidecarOf(bytes: Buffer): Buffer {
+  const sums = new SidecarWriter()
+  for (let at = 0; at < bytes.length; at += BLOCK_BYTES) sums.add(bytes.subarray(at, at + BLOCK_BYTES))
+  return sums.encode(bytes.length)
+}
