@@ -145,6 +145,7 @@ export function differences(cluster: SimCluster, ledger: Ledger): string[] {
     for (const member of storageMachines(cluster)) {
       for (const name of filesOf(member)) {
         if (decodeFileName(name).storageId !== storageId || live.has(name) || ledger.isExcused(name)) continue
+        if (isTornSlot(member, name)) continue
         found.push(`${member.name} has ${name}, of which ${source.name} has no record`)
       }
     }
@@ -160,7 +161,7 @@ export function checkRecords(cluster: SimCluster, ledger: Ledger, wrong: Wrong):
     const files = new Set(filesOf(machine))
     for (const name of files) {
       const op = last.get(name)?.op
-      if (op !== 'C' && op !== 'c' && !ledger.isExcused(name) && !machine.lostRecord) {
+      if (op !== 'C' && op !== 'c' && !ledger.isExcused(name) && !machine.lostRecord && !isTornSlot(machine, name)) {
         wrong(`${machine.name} has ${name}, whose last record is ${op ?? 'none'}`)
       }
     }
@@ -198,6 +199,11 @@ function storageMachines(cluster: SimCluster): Machine[] {
 /** Names of all files on a machine. */
 function filesOf({ disk }: Machine): string[] {
   return [...plainNames(disk), ...slotNames(disk)]
+}
+
+/** A slot that was being written when its server died: nobody was told of it, and nobody is kept from it by a record. */
+function isTornSlot({ disk }: Machine, name: string): boolean {
+  return decodeFileName(name).slot !== undefined && !isGoodOn(disk, name, 'now')
 }
 
 /** What a source's records of its present epoch say of its own files. */
