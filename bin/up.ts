@@ -1,7 +1,7 @@
 /** `dfs up`: a whole cluster on this machine, every part a supervised process of its own. */
 import { basename, join, relative, resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { type Command, Option } from 'commander'
+import type { Command } from 'commander'
 import { connect } from '../client/connect.ts'
 import { ChildSupervisor } from '../runtime/child-supervisor.ts'
 import { type ClusterFile, pointToCluster, writeClusterFile } from '../runtime/cluster-file.ts'
@@ -14,9 +14,10 @@ import { credentialsPath, ensureSecrets } from '../runtime/secrets.ts'
 import { readText } from '../runtime/text-file.ts'
 import { Timers } from '../runtime/timers.ts'
 import type { DiskError, DiskLock } from '../runtime/world.ts'
-import { parseNumber, parseSize } from './sizes.ts'
+import { parseNumber } from './sizes.ts'
+import { addStoreFlags, type StoreFlags, storeArguments } from './store-flags.ts'
 
-interface UpFlags {
+interface UpFlags extends StoreFlags {
   readonly data?: string
   readonly groups: number
   readonly storages: number
@@ -25,8 +26,6 @@ interface UpFlags {
   readonly portBase?: number
   readonly bind: string
   readonly advertise?: string
-  readonly reserved: number
-  readonly storePathChoice: string
 }
 
 /** FastDFS's ports, and NATS's. */
@@ -50,7 +49,7 @@ const JOIN_MS_MAX = 60_000
 const JOIN_POLL_MS = 100
 
 export function addUpCommand(program: Command): void {
-  program
+  const command = program
     .command('up')
     .description('run a whole cluster on this machine: nats-server, trackers, storage servers, a gateway')
     .option('--data <dir>', 'where everything is kept (default: ~/.natsdfs/cluster)')
@@ -61,13 +60,7 @@ export function addUpCommand(program: Command): void {
     .option('--port-base <n>', 'first of the ports to use; 0: any free ones', parseNumber(0, 65000))
     .option('--bind <host>', 'address to listen on', '127.0.0.1')
     .option('--advertise <host>', 'name or address that clients are told (default: the one bound)')
-    .option('--reserved <size>', 'space on each store path that uploads never take', parseSize, 2 ** 30)
-    .addOption(
-      new Option('--store-path-choice <how>', 'path for an upload')
-        .choices(['round_robin', 'most_free'])
-        .default('round_robin'),
-    )
-    .action(up)
+  addStoreFlags(command).action(up)
 }
 
 async function up(flags: UpFlags): Promise<void> {
@@ -174,7 +167,7 @@ Ctrl-C ends it.
           ...['storage', '--id', String(id), '--group', group, '--data', dataDir],
           ...credentials(`storage_${group}`),
           ...['--sync-credentials', credentialsPath(data, `sync_${group}`)],
-          ...['--reserved', String(flags.reserved), '--store-path-choice', flags.storePathChoice],
+          ...storeArguments(flags),
           ...address(port),
         ]),
       ),

@@ -25,6 +25,7 @@ import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
 import { type SlotEnd, writeCheckpoint } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
+import { HotFiles } from './hot-files.ts'
 import { type Identity, nextWriter, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
@@ -32,7 +33,7 @@ import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './plac
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
 import { SlotAllocator } from './segments.ts'
-import { nameOfSlot, slotBytesFor, writeSlotHeader } from './slot.ts'
+import { nameOfSlot, SLOT_FILE_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, ShippedRecord, Store, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
@@ -57,6 +58,8 @@ export interface StoreOptions {
   readonly reservedBytes: number
   /** Larger files get a file of their own; 0 for all of them. */
   readonly segmentFileBytesMax: number
+  /** Memory for small files that were read lately. */
+  readonly hotFileBytes: number
   /** `os` acknowledges what the system has taken: a power cut may lose it. */
   readonly durability: Durability
   readonly onPhase?: OnPhase | undefined
@@ -106,6 +109,7 @@ export class FileStore implements Store {
   readonly #binlog: Binlog
   readonly #uploads = new UploadIds()
   readonly #lives: SourceLives
+  readonly #hotFiles: HotFiles
   /** Where slots go, by store path. */
   readonly #allocators: ReadonlyMap<number, SlotAllocator>
   /** Where the slots end that have records, by store path; `#slotEnds` as of the binlog's end. */
@@ -148,6 +152,7 @@ export class FileStore implements Store {
     this.epoch = identity.epoch
     this.incarnation = identity.incarnation
     this.#lives = lives
+    this.#hotFiles = new HotFiles(options.hotFileBytes)
     this.#positions = recovered.positions
     this.#slotEnds = recovered.slots
     this.#recordedSlots = new Map(recovered.slots.map(end => [end.storePathIndex, end]))
@@ -186,6 +191,9 @@ export class FileStore implements Store {
   ): Promise<FileStore> {
     const roots = options.storePaths.length > 0 ? options.storePaths : [join(options.dataDirectory, 'store')]
     if (roots.length > STORE_PATHS_MAX) throw new RangeError(`at most ${STORE_PATHS_MAX} store paths`)
+    if (options.segmentFileBytesMax > SLOT_FILE_BYTES_MAX) {
+      throw new RangeError(`files in segments have at most ${SLOT_FILE_BYTES_MAX} bytes`)
+    }
     const paths = new Map<number, StorePath>()
     for (const [index, root] of roots.entries()) {
       const seen = index < identity.storePathCount
@@ -240,9 +248,16 @@ export class FileStore implements Store {
     return known ?? this.#remember(upload, this.#pack(slot, upload))
   }
 
-  read(name: string, target: Buffer): Promise<Buffer | undefined> {
+  cached(name: string): Buffer | undefined {
+    return this.#hotFiles.get(name)
+  }
+
+  async read(name: string, target: Buffer): Promise<Buffer | undefined> {
     const file = decodeFileName(name)
-    return this.#found(file, this.#pathOf(file).segments.read(name, file, target))
+    const { removals } = this.#hotFiles
+    const content = await this.#found(file, this.#pathOf(file).segments.read(name, file, target))
+    if (content !== undefined) this.#hotFiles.keep(name, content, removals)
+    return content
   }
 
   async open(name: string): Promise<StoredFile | undefined> {
@@ -617,6 +632,7 @@ export class FileStore implements Store {
   async #remove(path: StorePath, name: string): Promise<void> {
     this.#onPhase('recorded')
     const file = decodeFileName(name)
+    this.#hotFiles.remove(name)
     const remove = () =>
       file.slot === undefined ? removeFile(this.#world.disk, path, name) : path.segments.free(name, file)
     await this.#guard(path, remove)

@@ -68,6 +68,8 @@ export interface Store {
   pack(slot: Buffer, upload: PackedUpload): Promise<string>
   /** Opens a file of its own by its name; undefined if it is not here. */
   open(name: string): Promise<StoredFile | undefined>
+  /** A file that was read lately. */
+  cached(name: string): Buffer | undefined
   /** Reads a file that is in a segment, checked, into a buffer with room for its slot; undefined if it is not here. */
   read(name: string, target: Buffer): Promise<Buffer | undefined>
   /** Reads what is in a file's slot and behind it, unchecked; returns how many bytes there were. */

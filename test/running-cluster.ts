@@ -1,13 +1,14 @@
 /** A real cluster for a test: `dfs up` in a temporary directory on free ports, ended by pid, leaving nothing behind. */
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { closeSync, existsSync, mkdtempSync, openSync, readFileSync, readSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Client } from '../client/client.ts'
 import { connect } from '../client/connect.ts'
-import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
+import { decodeFileName, type FileNameParts, parseFileId } from '../protocol/file-id.ts'
 import type { ClusterFile } from '../runtime/cluster-file.ts'
+import { isHeaderOf, readSlotHeader, SLOT_HEADER_BYTES } from '../store/slot.ts'
 import { until } from './until.ts'
 
 const READY_MS = 30_000
@@ -83,15 +84,12 @@ export class RunningCluster {
     return connect({ clusterFile: this.portsFile })
   }
 
-  /** Where a file lies, or would, on the disk of a storage server. */
-  pathOnDisk(storageId: number, fileId: string): string {
-    const { directory, baseName } = decodeFileName(parseFileId(fileId).name)
-    return join(this.data, `storage-${storageId}`, 'store', 'data', directory, baseName)
-  }
-
-  /** A file as one storage server has it on its disk; undefined if it has not. */
+  /** A file as one storage server has it on its disk, in a slot or in a file of its own; undefined if it has not. */
   readFromDisk(storageId: number, fileId: string): Buffer | undefined {
-    const path = this.pathOnDisk(storageId, fileId)
+    const file = decodeFileName(parseFileId(fileId).name)
+    const store = join(this.data, `storage-${storageId}`, 'store')
+    if (file.slot !== undefined) return readSlot(store, file)
+    const path = join(store, 'data', file.directory, file.baseName)
     return existsSync(path) ? readFileSync(path) : undefined
   }
 
@@ -108,6 +106,19 @@ export class RunningCluster {
     await this.stop()
     rmSync(this.directory, { recursive: true, force: true })
   }
+}
+
+function readSlot(store: string, file: FileNameParts): Buffer | undefined {
+  const { segmentId, offsetBytes, slotBytes } = file.slot!
+  const path = join(store, 'segments', String(file.storageId), String(segmentId).padStart(10, '0'))
+  if (!existsSync(path)) return undefined
+  const slot = Buffer.alloc(slotBytes)
+  const segment = openSync(path, 'r')
+  readSync(segment, slot, 0, slotBytes, offsetBytes)
+  closeSync(segment)
+  const header = readSlotHeader(slot)
+  const isHere = header !== undefined && !header.isFree && isHeaderOf(header, file)
+  return isHere ? slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + header.sizeBytes) : undefined
 }
 
 /** Whether a process lives; one that has ended and was not collected does not. */

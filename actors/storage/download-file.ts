@@ -9,7 +9,7 @@ import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { askAbout, askOthers } from './absence.ts'
-import { admitName, type PortContext } from './port-context.ts'
+import { admitFile, admitGroup, type PortContext } from './port-context.ts'
 
 /** The longest body of a download request: range, group and the longest name. */
 const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
@@ -32,8 +32,14 @@ export async function downloadFile(context: PortContext, request: FrameRequest):
   }
   const wanted = readDownload(await request.body.bytes(request.lengthBytes))
   request.bodyTaken()
-  const parts = admitName(context, wanted)
+  admitGroup(context, wanted)
   context.counts.downloads++
+  const hot = context.store.cached(wanted.name)
+  if (hot !== undefined) {
+    context.counts.cacheHits++
+    return { status: 0, parts: [cut(context, hot, wanted)] }
+  }
+  const parts = admitFile(wanted.name)
   if (parts.slot !== undefined) return downloadSmall(context, request, parts, wanted)
   const file = await readLocal(context, wanted.name, () => context.store.open(wanted.name))
   if (file !== undefined) {
@@ -58,15 +64,13 @@ async function downloadSmall(
   parts: FileNameParts,
   wanted: Wanted,
 ): Promise<FrameReply> {
-  const { store, blocks, counts } = context
+  const { store, blocks } = context
   const buffer = await blocks.acquire(parts.slot!.slotBytes)
   const release = async () => blocks.release(buffer)
   try {
     const content = await readLocal(context, wanted.name, () => store.read(wanted.name, buffer))
     if (content !== undefined) {
-      const { from, until } = rangeOf(content.length, wanted)
-      counts.downloadBytes += until - from
-      return { status: 0, parts: [content.subarray(from, until)], release }
+      return { status: 0, parts: [cut(context, content, wanted)], release }
     }
   } catch (error) {
     await release()
@@ -79,6 +83,13 @@ async function downloadSmall(
   await release()
   await request.turn()
   return askAbout(context, request, { name: wanted.name, file: parts }, passOn(context, wanted))
+}
+
+/** What is wanted of a file that is at hand. */
+function cut(context: PortContext, content: Buffer, wanted: Wanted): Buffer {
+  const { from, until } = rangeOf(content.length, wanted)
+  context.counts.downloadBytes += until - from
+  return content.subarray(from, until)
 }
 
 /** Reads our copy; one whose disk fails is unavailable, and the next attempt may go to a peer. */

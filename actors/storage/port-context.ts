@@ -21,6 +21,8 @@ export interface PortCounts {
   forwarded: number
   applied: number
   appliedBytes: number
+  /** Downloads that needed no disk. */
+  cacheHits: number
   corruptBlocks: number
   failed: number
 }
@@ -45,10 +47,13 @@ export interface PortContext {
 
 /** Checks that a name is one of this group. Throws `bad_file_id`. */
 export function admitName(context: PortContext, id: { group: string; name: string }): FileNameParts {
-  if (id.group !== context.store.group) {
-    throw new DfsError('bad_file_id', `this is group ${context.store.group}, not ${id.group}`)
-  }
+  admitGroup(context, id)
   return admitFile(id.name)
+}
+
+/** Checks that this is the group that is meant. Throws `bad_file_id`. */
+export function admitGroup({ store }: PortContext, { group }: { group: string }): void {
+  if (group !== store.group) throw new DfsError('bad_file_id', `this is group ${store.group}, not ${group}`)
 }
 
 /** Checks that a name can be that of a file here. Throws `bad_file_id`. */

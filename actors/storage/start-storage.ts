@@ -108,6 +108,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     forwarded: 0,
     applied: 0,
     appliedBytes: 0,
+    cacheHits: 0,
     corruptBlocks: 0,
     failed: 0,
   }

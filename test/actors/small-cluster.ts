@@ -89,6 +89,7 @@ export class SmallCluster {
       storePathChoice: 'round_robin',
       reservedBytes: 0,
       segmentFileBytesMax: options.segmentFileBytesMax ?? 0,
+      hotFileBytes: 2 ** 20,
       durability: 'fsync',
       credentials: credentials('storage_group1'),
       clusterSecret: SECRET,

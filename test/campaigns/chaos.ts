@@ -4,7 +4,6 @@
  * live on. Nothing acknowledged may be lost or wrong.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { existsSync } from 'node:fs'
 import type { Client } from '../../client/client.ts'
 import { isAlive, RunningCluster } from '../running-cluster.ts'
 import { until } from '../until.ts'
@@ -83,7 +82,8 @@ export async function chaos(rounds: number, seed: number, say: (line: string) =>
 async function compare(cluster: RunningCluster, client: Client, files: ReadonlyMap<string, string>): Promise<string[]> {
   const problems: string[] = []
   const ids = cluster.ports.storages.map(({ id }) => id)
-  const missing = () => [...files.keys()].filter(fileId => ids.some(id => !existsSync(cluster.pathOnDisk(id, fileId))))
+  const missing = () =>
+    [...files.keys()].filter(fileId => ids.some(id => cluster.readFromDisk(id, fileId) === undefined))
   await until('every file is everywhere', () => missing().length === 0, SYNC_MS).catch(() => {
     for (const fileId of missing()) problems.push(`${fileId} is not on every replica`)
   })

@@ -129,7 +129,13 @@ export async function openPrepared(directory: string, storageId: number): Promis
   const world: World = { ...real, clock, disk: unsynced(real.disk), random: { ...real.random, below: () => 0 } }
   const options: StoreOptions = {
     ...{ dataDirectory: directory, group: GROUP, storageId, storePaths: [] },
-    ...{ storePathChoice: 'round_robin', reservedBytes: 0, segmentFileBytesMax: 0, durability: 'fsync' },
+    ...{
+      storePathChoice: 'round_robin',
+      reservedBytes: 0,
+      segmentFileBytesMax: 0,
+      hotFileBytes: 0,
+      durability: 'fsync',
+    },
   }
   const { identity, lock } = await openDirectory(world, options)
   return openWith(world, options, identity, lock)

@@ -80,6 +80,7 @@ for (;;) {
     storePathChoice: 'round_robin',
     reservedBytes: 0,
     segmentFileBytesMax: 0,
+    hotFileBytes: 0,
     durability: 'fsync',
     credentials: own,
     clusterSecret: own.dataSecret ?? '',

@@ -91,6 +91,7 @@ async function live(plan: PowerPlan): Promise<void> {
     storePathChoice: 'round_robin',
     reservedBytes: 0,
     segmentFileBytesMax: 0,
+    hotFileBytes: 0,
     durability: 'fsync',
     credentials: credentials('storage_group1'),
     syncCredentials: credentials('sync_group1'),

@@ -145,7 +145,7 @@ export function differences(cluster: SimCluster, ledger: Ledger): string[] {
     for (const member of storageMachines(cluster)) {
       for (const name of filesOf(member)) {
         if (decodeFileName(name).storageId !== storageId || live.has(name) || ledger.isExcused(name)) continue
-        if (isTornSlot(member, name)) continue
+        if (isUnfinishedSlot(member, name)) continue
         found.push(`${member.name} has ${name}, of which ${source.name} has no record`)
       }
     }
@@ -161,9 +161,9 @@ export function checkRecords(cluster: SimCluster, ledger: Ledger, wrong: Wrong):
     const files = new Set(filesOf(machine))
     for (const name of files) {
       const op = last.get(name)?.op
-      if (op !== 'C' && op !== 'c' && !ledger.isExcused(name) && !machine.lostRecord && !isTornSlot(machine, name)) {
-        wrong(`${machine.name} has ${name}, whose last record is ${op ?? 'none'}`)
-      }
+      if (op === 'C' || op === 'c' || ledger.isExcused(name) || machine.lostRecord || isUnfinishedSlot(machine, name))
+        continue
+      wrong(`${machine.name} has ${name}, whose last record is ${op ?? 'none'}`)
     }
     for (const [name, { op, token, inSlot }] of last) {
       // A record that was applied without its file is one whose file was deleted, or damaged, at its source.
@@ -201,9 +201,14 @@ function filesOf({ disk }: Machine): string[] {
   return [...plainNames(disk), ...slotNames(disk)]
 }
 
-/** A slot that was being written when its server died: nobody was told of it, and nobody is kept from it by a record. */
-function isTornSlot({ disk }: Machine, name: string): boolean {
-  return decodeFileName(name).slot !== undefined && !isGoodOn(disk, name, 'now')
+/**
+ * A slot that was being written when its server died: torn, or of a peer, whose source ships it again. Nobody was told of
+ * it, and there is no record of it.
+ */
+function isUnfinishedSlot(machine: Machine, name: string): boolean {
+  const { slot, storageId } = decodeFileName(name)
+  if (slot === undefined || recordsOf(machine, 'now').some(record => record.name === name)) return false
+  return storageId !== STORAGES.get(machine.name)!.storageId || !isGoodOn(machine.disk, name, 'now')
 }
 
 /** What a source's records of its present epoch say of its own files. */

@@ -204,6 +204,7 @@ export class SimCluster {
       storePathChoice: 'round_robin',
       reservedBytes: 0,
       segmentFileBytesMax: STORAGES.get(name)!.segmentFileBytesMax,
+      hotFileBytes: 2 ** 16,
       durability: 'fsync',
       credentials: credentials(`storage_${group}`),
       clusterSecret: SECRET,

@@ -110,6 +110,7 @@ export function optionsOf(dataDirectory: string): StoreOptions {
     storePathChoice: 'round_robin',
     reservedBytes: 0,
     segmentFileBytesMax: 0,
+    hotFileBytes: 0,
     durability: 'fsync',
   }
 }
