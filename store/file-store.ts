@@ -32,7 +32,7 @@ import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
-import { SlotAllocator } from './segments.ts'
+import { SlotAllocator, writerOf } from './segments.ts'
 import { nameOfSlot, SLOT_FILE_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, ShippedRecord, Store, Upload } from './store.ts'
@@ -79,7 +79,14 @@ export async function openDirectory(world: World, options: StoreOptions): Promis
   const lock = await world.disk.lock(options.dataDirectory)
   try {
     const wanted = { storageId: options.storageId, group: options.group }
-    const identity = await openIdentity(world.disk, world.random, options.dataDirectory, wanted, STORAGE_ID_MAX)
+    const identity = await openIdentity(
+      world.disk,
+      world.random,
+      world.clock.wallMs(),
+      options.dataDirectory,
+      wanted,
+      STORAGE_ID_MAX,
+    )
     return { identity, lock }
   } catch (error) {
     await lock.release()
@@ -326,6 +333,12 @@ export class FileStore implements Store {
       }
     }
     return false
+  }
+
+  isOfEarlierLife({ storageId, slot, createTimeS }: FileNameParts): boolean {
+    if (storageId !== this.storageId) return false
+    const { writer, madeS } = this.#identity
+    return slot === undefined ? createTimeS < madeS : writerOf(slot.segmentId) !== writer
   }
 
   position(storageId: number): SourcePosition | undefined {

@@ -1,9 +1,10 @@
 /**
  * Who a data directory belongs to.
  *
- *     <data>/identity   { version, storageId, group, incarnation, bootCount, epoch, writer, storePathCount }
+ *     <data>/identity   { version, storageId, group, incarnation, madeS, bootCount, epoch, writer, storePathCount }
  *
- * `incarnation` is made once, with the directory: another one under the same storage id is another server. `bootCount`
+ * `incarnation` is made once, with the directory, at `madeS`: another one under the same storage id is another server, and
+ * what has an earlier time in its name is another's. `bootCount`
  * grows with every start. `epoch` numbers the lives of the binlog under this storage id: a directory that lost its
  * data begins with a higher one, so that no mark of an earlier life is ever taken for its own. `writer` does the same for
  * segments; it is random at first, so that a directory whose past nobody remembers does not write over it. `storePathCount`
@@ -21,6 +22,8 @@ export interface Identity {
   readonly group: string
   /** 32 hex digits. */
   readonly incarnation: string
+  /** Seconds since 1970, by our own clock. */
+  readonly madeS: number
   readonly bootCount: number
   readonly epoch: number
   readonly writer: number
@@ -39,6 +42,7 @@ export class WrongIdentityError extends Error {
 export async function openIdentity(
   disk: Disk,
   random: Random,
+  nowMs: number,
   dataDirectory: string,
   wanted: { storageId?: number | undefined; group: string },
   storageIdMax: number,
@@ -51,6 +55,7 @@ export async function openIdentity(
   const identity: Identity = found
     ? {
         ...found,
+        madeS: found.madeS ?? 0,
         bootCount: found.bootCount + 1,
         writer: found.writer ?? randomWriter(random),
         storePathCount: found.storePathCount ?? 0,
@@ -59,6 +64,7 @@ export async function openIdentity(
         storageId: wanted.storageId ?? 1 + random.below(storageIdMax),
         group: wanted.group,
         incarnation: random.bytes(16).toString('hex'),
+        madeS: Math.floor(nowMs / 1000),
         bootCount: 1,
         epoch: 1,
         writer: randomWriter(random),
@@ -74,17 +80,7 @@ export async function openIdentity(
 
 /** Replaces the identity; durable when it resolves. */
 export function writeIdentity(disk: Disk, dataDirectory: string, identity: Identity): Promise<void> {
-  const { storageId, group, incarnation, bootCount, epoch, writer, storePathCount } = identity
-  const document = {
-    version: IDENTITY_VERSION,
-    storageId,
-    group,
-    incarnation,
-    bootCount,
-    epoch,
-    writer,
-    storePathCount,
-  }
+  const document = { version: IDENTITY_VERSION, ...identity }
   return writeDocument(disk, identityPath(dataDirectory), document)
 }
 

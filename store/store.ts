@@ -85,6 +85,12 @@ export interface Store {
    */
   knowsDeletion(name: string): Promise<boolean>
 
+  /**
+   * Whether a file was made by this source before it had this directory, or before it lost something of it: what is here
+   * does not tell all of its past.
+   */
+  isOfEarlierLife(file: FileNameParts): boolean
+
   /** How far the records of a source have been applied here. */
   position(storageId: number): SourcePosition | undefined
   readonly positions: readonly SourcePosition[]

@@ -35,7 +35,7 @@ export async function askOthers<T>(
   const peers = context.peers()
   const isOurs = file.storageId === context.store.storageId
   let everybodyAnswered =
-    knowsAllPeers(context) && (isOurs || (file.storageId !== undefined && peers.has(file.storageId)))
+    knowsAllPeers(context, file) && (isOurs || (file.storageId !== undefined && peers.has(file.storageId)))
   for (const peer of inOrder(peers, file)) {
     try {
       const answer = await ask(await connectPeer(context, peer))
@@ -54,11 +54,12 @@ export async function askOthers<T>(
 
 /**
  * Whether the peers we know of are all there are. A tracker that has just started tells of few: whoever we have records
- * of must be among them, and somebody, if we were told of a past that we have lost.
+ * of must be among them, and somebody, if there is a past that we have lost: we were told of one, or the file is from it.
  */
-function knowsAllPeers({ store, peers, joined }: PortContext): boolean {
+function knowsAllPeers({ store, peers, joined }: PortContext, file: FileNameParts): boolean {
   const known = peers()
-  return joined() && store.positions.every(at => known.has(at.storageId)) && (store.epoch === 1 || known.size > 0)
+  const hasLostPast = store.epoch > 1 || store.isOfEarlierLife(file)
+  return joined() && store.positions.every(at => known.has(at.storageId)) && (known.size > 0 || !hasLostPast)
 }
 
 /** The source first, those that are thought to be offline last. */

@@ -14,7 +14,7 @@ describe('identity of a data directory', () => {
   afterEach(() => workshop.remove())
 
   const open = (storageId: number | undefined, group = 'group1') =>
-    openIdentity(disk, random, workshop.path, { storageId, group }, 2 ** 24 - 1)
+    openIdentity(disk, random, 1_700_000_000_500, workshop.path, { storageId, group }, 2 ** 24 - 1)
 
   it('is made at the first start and counts every start', async () => {
     const first = await open(7)
