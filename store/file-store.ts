@@ -360,7 +360,7 @@ export class FileStore implements Store {
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
       const file = content instanceof IncomingFile ? content : undefined
-      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fill(shipped.record.name, content)
+      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fill(shipped.file, content)
       await Promise.all([before?.catch(ignore), sealed])
       try {
         done = this.#enqueue(shipped, content)
@@ -473,9 +473,8 @@ export class FileStore implements Store {
   }
 
   /** Puts what a source has shipped into its slot. */
-  async #fill(name: string, slot: Uint8Array | undefined): Promise<void> {
+  async #fill(file: FileNameParts, slot: Uint8Array | undefined): Promise<void> {
     if (slot === undefined) return
-    const file = decodeFileName(name)
     const path = this.#choosePath(file.storePathIndex, slot.length)
     const place = { storageId: file.storageId!, ...file.slot! }
     path.reserve(slot.length)
@@ -516,7 +515,7 @@ export class FileStore implements Store {
 
   /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */
   #enqueue(
-    { origin, previous, record, lacksFile }: ShippedRecord,
+    { origin, previous, record, file: parts, lacksFile }: ShippedRecord,
     content: IncomingFile | Uint8Array | undefined,
   ): Promise<unknown> {
     const file = content instanceof IncomingFile ? content : undefined
@@ -532,7 +531,7 @@ export class FileStore implements Store {
       )
     }
     const { name, timeMs, uploadId } = record
-    const path = this.#pathOf(decodeFileName(name))
+    const path = this.#pathOf(parts)
     const token = file?.token
     const isCreate = record.op === 'C'
     if (!isCreate && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')

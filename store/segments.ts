@@ -62,7 +62,7 @@ export class Segments {
   readonly #root: string
   readonly #syncs: boolean
   readonly #checkPresent: () => Promise<void>
-  /** Least recently used first. */
+  /** Least recently used first; see `keyOf`. */
   readonly #open = new Map<string, OpenSegment>()
   /** With slots that were freed since the last `syncChanges`. */
   #changed = new Map<string, SegmentRef>()
@@ -117,7 +117,7 @@ export class Segments {
     if (header === undefined || !isHeaderOf(header, file)) return
     // One that is marked already may be so in memory only.
     if (!header.isFree) await this.#use(place, false, segment => segment.markFree(place.offsetBytes))
-    this.#changed.set(this.#pathOf(place), place)
+    this.#changed.set(keyOf(place), place)
   }
 
   /** Makes durable that slots are free. */
@@ -127,7 +127,7 @@ export class Segments {
     try {
       for (const place of changed.values()) await this.#use(place, false, segment => segment.sync())
     } catch (error) {
-      for (const [path, place] of changed) this.#changed.set(path, place)
+      for (const [key, place] of changed) this.#changed.set(key, place)
       throw error
     }
   }
@@ -188,7 +188,7 @@ export class Segments {
 
   /** Reads, if the segment is there. A disk that went away may have come back: a handle from before does not know. */
   async #ifThere<T>(ref: SegmentRef, work: (segment: SegmentFile) => Promise<T>): Promise<T | undefined> {
-    const wasOpen = this.#open.has(this.#pathOf(ref))
+    const wasOpen = this.#open.has(keyOf(ref))
     try {
       return await this.#use(ref, false, work).catch(error => {
         if (wasOpen && error instanceof DiskError) return this.#use(ref, false, work)
@@ -202,31 +202,31 @@ export class Segments {
 
   /** Works with a segment that is open meanwhile. */
   async #use<T>(ref: SegmentRef, makes: boolean, work: (segment: SegmentFile) => Promise<T>): Promise<T> {
-    const path = this.#pathOf(ref)
-    let open = this.#open.get(path)
+    const key = keyOf(ref)
+    let open = this.#open.get(key)
     if (makes && open?.makes === false) {
       // Somebody looks for a segment that is not there yet: that fails, and then it is made.
       await open.file.catch(ignore)
-      open = this.#open.get(path)
+      open = this.#open.get(key)
     }
     if (open === undefined) {
-      open = { file: this.#openFile(ref, path, makes), makes, users: 0 }
+      open = { file: this.#openFile(ref, makes), makes, users: 0 }
       open.file.catch(() => {
-        if (this.#open.get(path) === open) this.#open.delete(path)
+        if (this.#open.get(key) === open) this.#open.delete(key)
       })
-    } else this.#open.delete(path)
+    } else this.#open.delete(key)
     // Behind all others: it is the one used last.
-    this.#open.set(path, open)
+    this.#open.set(key, open)
     open.users++
     try {
       return await work(await open.file)
     } catch (error) {
       // Whoever comes next tries it with another handle.
-      if (error instanceof DiskError && this.#open.get(path) === open) this.#open.delete(path)
+      if (error instanceof DiskError && this.#open.get(key) === open) this.#open.delete(key)
       throw error
     } finally {
       open.users--
-      if (this.#open.get(path) !== open) this.#close(open)
+      if (this.#open.get(key) !== open) this.#close(open)
       else if (this.#open.size > OPEN_MAX) this.#closeOne()
     }
   }
@@ -245,8 +245,9 @@ export class Segments {
     if (users === 0) file.then(segment => segment.close()).catch(ignore)
   }
 
-  async #openFile(ref: SegmentRef, path: string, makes: boolean): Promise<SegmentFile> {
-    const directory = join(this.#root, String(ref.storageId))
+  async #openFile({ storageId, segmentId }: SegmentRef, makes: boolean): Promise<SegmentFile> {
+    const directory = join(this.#root, String(storageId))
+    const path = join(directory, String(segmentId).padStart(10, '0'))
     const file = await this.#disk.open(path, 'update').catch(async error => {
       if (error.errno !== 'ENOENT' || !makes) throw error
       await this.#checkPresent()
@@ -255,10 +256,10 @@ export class Segments {
     })
     return new SegmentFile(this.#disk, directory, file, this.#syncs)
   }
+}
 
-  #pathOf({ storageId, segmentId }: SegmentRef): string {
-    return join(this.#root, String(storageId), String(segmentId).padStart(10, '0'))
-  }
+function keyOf({ storageId, segmentId }: SegmentRef): string {
+  return `${storageId}/${segmentId}`
 }
 
 /** Gives out the places of a source's slots on one store path, one behind the other. */

@@ -21,6 +21,8 @@ export interface ShippedRecord {
   /** The sequence of the source's record that was shipped before this one, 0 for the first of an epoch. */
   readonly previous: number
   readonly record: BinlogRecord
+  /** What the record's name says. */
+  readonly file: FileNameParts
   /** The source has the file and cannot read it: this member goes without. */
   readonly lacksFile?: boolean
 }

@@ -1,7 +1,6 @@
 /** The receiving end of sync: takes the records of a source, with their files, and applies them in order. */
 import { decodeRecord, RECORD_BYTES_MAX } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import type { FileNameParts } from '../../protocol/file-id.ts'
 import {
   readSyncPosition,
   readSyncRecord,
@@ -47,7 +46,8 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const fields = readSyncRecord(await request.body.bytes(SYNC_RECORD_FIXED_BYTES))
   if (fields.lineBytes > RECORD_BYTES_MAX) throw new DfsError('bad_request', 'the line is too long')
   const line = (await request.body.bytes(fields.lineBytes)).toString('latin1')
-  const { shipped, file: parts } = admitRecord(line, fields)
+  const shipped = admitRecord(line, fields)
+  const parts = shipped.file
 
   if (fields.content !== 'file') {
     request.bodyTaken()
@@ -108,7 +108,8 @@ function admitRun({ storageId, previous, records, slots }: SyncRunFields & { slo
   let last = previous
   let at = 0
   const admitted = records.map(({ line, content }) => {
-    const { shipped, file } = admitRecord(line, { storageId, content, previous: last })
+    const shipped = admitRecord(line, { storageId, content, previous: last })
+    const { file } = shipped
     last = shipped.origin.sequence
     if (content !== 'file') return { shipped, slot: undefined }
     const slot = slots.subarray(at, at + (file.slot?.slotBytes ?? 0))
@@ -125,14 +126,14 @@ function admitRun({ storageId, previous, records, slots }: SyncRunFields & { slo
 function admitRecord(
   line: string,
   { storageId, content, previous }: { storageId: number; content: SyncContent; previous: number },
-): { shipped: ShippedRecord; file: FileNameParts } {
+): ShippedRecord {
   const record = decodeRecord(line)
   if (record === undefined || record.origin !== undefined)
     throw new DfsError('bad_request', 'this is no record of a source')
   const file = admitFile(record.name)
   if (file.storageId !== storageId) throw new DfsError('forbidden', 'only its source may ship a file')
   const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
-  return { shipped: { origin, previous, record, lacksFile: content === 'unreadable' }, file }
+  return { origin, previous, record, file, lacksFile: content === 'unreadable' }
 }
 
 function expectPeer(request: FrameRequest): void {

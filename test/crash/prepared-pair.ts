@@ -5,6 +5,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { decodeRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName } from '../../protocol/file-id.ts'
 import { silentLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { Timers } from '../../runtime/timers.ts'
@@ -176,7 +177,10 @@ export async function ship(source: FileStore, peer: FileStore): Promise<void> {
     const file = record.op === 'C' ? await source.open(record.name) : undefined
     const content = file && (await readAll(file))
     const incoming = content && (await fill(await peer.receive(0, content.length), content))
-    await peer.apply({ origin: { storageId, epoch, sequence: record.sequence }, previous, record }, incoming)
+    await peer.apply(
+      { origin: { storageId, epoch, sequence: record.sequence }, previous, record, file: decodeFileName(record.name) },
+      incoming,
+    )
     previous = record.sequence
   }
 }

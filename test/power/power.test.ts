@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
-import { encodeFileName, tailOf } from '../../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, tailOf } from '../../protocol/file-id.ts'
 import { silentLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { Timers } from '../../runtime/timers.ts'
@@ -174,5 +174,8 @@ function shipped(sequence: number, op: 'C' | 'D', content: Buffer): { shipment: 
   const place = { epoch: 1, sequence }
   const none = { token: undefined, origin: undefined, uploadId: undefined }
   const record = { ...place, batch: sequence, timeMs: 1_700_000_000_000, op, name, ...none }
-  return { shipment: { origin: { storageId: SOURCE, ...place }, previous: sequence - 1, record }, content }
+  return {
+    shipment: { origin: { storageId: SOURCE, ...place }, previous: sequence - 1, record, file: decodeFileName(name) },
+    content,
+  }
 }

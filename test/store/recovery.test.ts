@@ -2,6 +2,7 @@ import { mkdir, readdir, readFile, rename, rm, stat, unlink, writeFile } from 'n
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { type BinlogRecord, decodeRecord, encodeRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName } from '../../protocol/file-id.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { binlogPath } from '../../store/binlog-files.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
@@ -282,7 +283,12 @@ describe('recovery', () => {
       const applied: Promise<void>[] = []
       for (let sequence = 1; sequence <= 2100; sequence++) {
         const at = { ...origin, sequence }
-        applied.push(store.apply({ origin: at, previous: sequence - 1, record: { ...record, sequence } }, undefined))
+        applied.push(
+          store.apply(
+            { origin: at, previous: sequence - 1, record: { ...record, sequence }, file: decodeFileName(name) },
+            undefined,
+          ),
+        )
       }
       await Promise.all(applied)
       await until('a checkpoint', () => disk.count({ action: 'rename', path: /checkpoint$/ }) === 2)

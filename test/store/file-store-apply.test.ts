@@ -2,6 +2,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import type { BinlogRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName } from '../../protocol/file-id.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import type { ShippedRecord, Store } from '../../store/store.ts'
 import {
@@ -43,7 +44,10 @@ describe('record of a peer', () => {
     for await (const { record } of source.readRecords({ after: 0, until: source.end.sequence })) {
       const origin = { storageId: SOURCE, epoch: record.epoch, sequence: record.sequence }
       const content = record.op === 'C' ? await download(source, record.name) : undefined
-      all.push({ shipped: { origin, previous: record.sequence - 1, record }, content })
+      all.push({
+        shipped: { origin, previous: record.sequence - 1, record, file: decodeFileName(record.name) },
+        content,
+      })
     }
     return all
   }
