@@ -126,6 +126,21 @@ export function isHeaderOf(
   )
 }
 
+/**
+ * Whether a header that is not that of a name was, before it was damaged: one field differs. That of another file in the
+ * same place differs in more.
+ */
+export function isDamagedHeaderOf(header: SlotHeader, file: FileNameParts): boolean {
+  const pairs = [
+    [header.slotBytes, file.slot?.slotBytes],
+    [header.sizeBytes, file.sizeBytes],
+    [header.crc32, file.crc32],
+    [header.createTimeS, file.createTimeS],
+    [header.tail, file.tail],
+  ]
+  return pairs.filter(([there, named]) => there !== named).length === 1
+}
+
 /** Whether a name can be that of a slot: inside a segment, at a place where slots begin, and spelled in the one way we do. */
 export function isSlotName(name: string, file: FileNameParts): boolean {
   const { slot, storageId, storePathIndex, sizeBytes = 0, crc32: sum, createTimeS, tail } = file
