@@ -77,5 +77,5 @@ export class BlockPool {
 }
 
 function sizeFor(bytes: number): number {
-  return Math.max(SMALLEST_BYTES, 2 ** (32 - Math.clz32(bytes - 1)))
+  return bytes <= SMALLEST_BYTES ? SMALLEST_BYTES : 2 ** (32 - Math.clz32(bytes - 1))
 }

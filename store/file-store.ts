@@ -33,7 +33,7 @@ import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './plac
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
 import { SlotAllocator, writerOf } from './segments.ts'
-import { nameOfSlot, SLOT_FILE_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
+import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, ShippedRecord, Store, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
@@ -130,6 +130,8 @@ export class FileStore implements Store {
   readonly #enqueued = new Map<number, { at: BinlogPosition; done: Promise<unknown> }>()
   /** Resolves when the record before has been given to the binlog, by source. */
   readonly #turns = new Map<number, Promise<void>>()
+  /** Slots of peers' files that are being written, by name. */
+  readonly #filling = new Map<string, Promise<void>>()
   readonly #stopCheckpoints: () => void
   /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
   #begun = false
@@ -198,9 +200,6 @@ export class FileStore implements Store {
   ): Promise<FileStore> {
     const roots = options.storePaths.length > 0 ? options.storePaths : [join(options.dataDirectory, 'store')]
     if (roots.length > STORE_PATHS_MAX) throw new RangeError(`at most ${STORE_PATHS_MAX} store paths`)
-    if (options.segmentFileBytesMax > SLOT_FILE_BYTES_MAX) {
-      throw new RangeError(`files in segments have at most ${SLOT_FILE_BYTES_MAX} bytes`)
-    }
     const paths = new Map<number, StorePath>()
     for (const [index, root] of roots.entries()) {
       const seen = index < identity.storePathCount
@@ -237,22 +236,26 @@ export class FileStore implements Store {
   }
 
   async create(file: IncomingFile, upload: Upload): Promise<string> {
-    const known = await this.#knownUpload(upload)
-    if (known !== undefined) {
-      await file.discard()
-      return known
+    let isNew = false
+    const make = () => {
+      isNew = true
+      return this.#create(file, upload)
     }
-    return this.#remember(upload, this.#create(file, upload))
+    try {
+      return await this.#once(upload, make)
+    } finally {
+      if (!isNew) await file.discard()
+    }
   }
 
-  get segmentFileBytesMax(): number {
-    return this.#options.segmentFileBytesMax
+  packs(sizeBytes: number): boolean {
+    const { segmentFileBytesMax } = this.#options
+    return segmentFileBytesMax > 0 && sizeBytes <= Math.min(segmentFileBytesMax, PACKED_BYTES_MAX)
   }
 
   async pack(slot: Buffer, upload: PackedUpload): Promise<string> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
-    const known = upload.uploadId === undefined ? undefined : await this.#knownUpload(upload)
-    return known ?? this.#remember(upload, this.#pack(slot, upload))
+    return this.#once(upload, () => this.#pack(slot, upload))
   }
 
   cached(name: string): Buffer | undefined {
@@ -360,7 +363,7 @@ export class FileStore implements Store {
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
       const file = content instanceof IncomingFile ? content : undefined
-      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fill(shipped.file, content)
+      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fillOnce(shipped, content)
       await Promise.all([before?.catch(ignore), sealed])
       try {
         done = this.#enqueue(shipped, content)
@@ -370,7 +373,11 @@ export class FileStore implements Store {
       }
     })()
     this.#turns.set(source, turn)
-    await turn
+    try {
+      await turn
+    } finally {
+      this.#filling.delete(shipped.record.name)
+    }
     await done
   }
 
@@ -440,16 +447,17 @@ export class FileStore implements Store {
     const createTimeS = Math.floor(this.#world.clock.wallMs() / 1000)
     const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
     writeSlotHeader(slot, header)
+    const name = nameOfSlot(place, header)
     path.reserve(slotBytes)
     this.#onPhase('written')
     try {
       await this.#guard(path, () => path.segments.put(place, slot.subarray(0, slotBytes)))
     } catch (error) {
       this.#allocators.get(path.index)!.leave(segmentId)
+      await this.#takeBack(path, name)
       throw error
     }
     this.#onPhase('synced')
-    const name = nameOfSlot(place, header)
     const end = { storePathIndex: path.index, segmentId, endBytes: offsetBytes + slotBytes }
     const effect = async () => {
       this.#onPhase('recorded')
@@ -459,11 +467,16 @@ export class FileStore implements Store {
     try {
       await this.#binlog.append(() => ({ op: 'C', name, inSlot: true, uploadId, effect }))
     } catch (error) {
-      // Nobody was told of it, and no start shall find it.
-      if (isNowhere(error)) await path.segments.free(name, decodeFileName(name))
+      if (isNowhere(error)) await this.#takeBack(path, name)
       throw error
     }
     return name
+  }
+
+  /** Frees the slot of an upload that failed and has no record: nobody was told of it, and no start shall find it. */
+  async #takeBack(path: StorePath, name: string): Promise<void> {
+    // The disk that failed may do so again. Then a start finds a file that nobody knows of, which costs its room.
+    await path.segments.free(name, decodeFileName(name)).catch(ignore)
   }
 
   #noteSlot(end: SlotEnd): void {
@@ -472,9 +485,18 @@ export class FileStore implements Store {
     if (last === undefined || end.segmentId >= last.segmentId) this.#recordedSlots.set(end.storePathIndex, end)
   }
 
-  /** Puts what a source has shipped into its slot. */
-  async #fill(file: FileNameParts, slot: Uint8Array | undefined): Promise<void> {
-    if (slot === undefined) return
+  /**
+   * Puts what a source has shipped into its slot, once. A connection that broke may still have in it what the next one
+   * brings again: by the time that is read, the file may have been deleted.
+   */
+  async #fillOnce({ origin, record, file }: ShippedRecord, slot: Uint8Array | undefined): Promise<void> {
+    if (slot === undefined || !isAfter(origin, this.#lastOf(origin.storageId).at)) return
+    const filling = this.#filling.get(record.name) ?? this.#fill(file, slot)
+    this.#filling.set(record.name, filling)
+    await filling
+  }
+
+  async #fill(file: FileNameParts, slot: Uint8Array): Promise<void> {
     const path = this.#choosePath(file.storePathIndex, slot.length)
     const place = { storageId: file.storageId!, ...file.slot! }
     path.reserve(slot.length)
@@ -487,17 +509,20 @@ export class FileStore implements Store {
     return tailOf(extension, this.#world.random.below(10_000_000))
   }
 
-  /** The name that an upload id has already. */
-  async #knownUpload({ uploadId }: Upload): Promise<string | undefined> {
-    const known = uploadId === undefined ? undefined : this.#uploads.get(uploadId)
-    const name = await known?.catch(() => undefined)
-    // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
-    return name !== undefined && (await this.#isInPlace(name, decodeFileName(name))) ? name : undefined
+  /** Makes an upload, unless its id has a name already, or will have. */
+  #once({ uploadId }: Upload, make: () => Promise<string>): Promise<string> {
+    if (uploadId === undefined) return make()
+    // Nothing comes between looking and taking note: those who send it at the same time wait for each other.
+    const named = this.#nameOf(this.#uploads.get(uploadId)).then(name => name ?? make())
+    this.#uploads.set(uploadId, named)
+    return named
   }
 
-  #remember({ uploadId }: Upload, created: Promise<string>): Promise<string> {
-    if (uploadId !== undefined) this.#uploads.set(uploadId, created)
-    return created
+  /** The name of an upload whose file is there. */
+  async #nameOf(upload: Promise<string> | undefined): Promise<string | undefined> {
+    const name = await upload?.catch(() => undefined)
+    // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
+    return name !== undefined && (await this.#isInPlace(name, decodeFileName(name))) ? name : undefined
   }
 
   async #isInPlace(name: string, file: FileNameParts): Promise<boolean> {
@@ -521,7 +546,7 @@ export class FileStore implements Store {
     const file = content instanceof IncomingFile ? content : undefined
     const inSlot = content instanceof Uint8Array
     const source = origin.storageId
-    const last = this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
+    const last = this.#lastOf(source)
     if (!isAfter(origin, last.at)) return Promise.all([last.done, file?.discard()])
     const expected = origin.epoch === last.at.epoch ? last.at.sequence : 0
     if (previous !== expected) {
@@ -563,6 +588,11 @@ export class FileStore implements Store {
       if (this.#enqueued.get(source) === entry) this.#enqueued.delete(source)
     })
     return done
+  }
+
+  /** The last record of a source that was given to the binlog, and when it is durable. */
+  #lastOf(source: number): { at: BinlogPosition; done: Promise<unknown> } {
+    return this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
   }
 
   /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */

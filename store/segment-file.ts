@@ -68,8 +68,8 @@ export class SegmentFile {
       const batch = this.#queue
       this.#queue = []
       try {
-        await Promise.all(runsOf(batch).map(({ offsetBytes, parts }) => this.#file.write(parts, offsetBytes)))
-        if (this.#syncs) await Promise.all([this.#enter(), this.sync()])
+        await allDone(runsOf(batch).map(({ offsetBytes, parts }) => this.#file.write(parts, offsetBytes)))
+        if (this.#syncs) await allDone([this.#enter(), this.sync()])
         for (const { resolve } of batch) resolve()
       } catch (error) {
         for (const { reject } of batch) reject(error as Error)
@@ -81,7 +81,7 @@ export class SegmentFile {
   /** Also of a segment that was there: whoever made it may not have come to this. */
   async #enter(): Promise<void> {
     if (this.#entered) return
-    await this.#disk.syncDirectory(this.#directory)
+    await this.#disk.syncDirectory(this.#directory).catch(error => this.#fail(error))
     this.#entered = true
   }
 
@@ -91,6 +91,12 @@ export class SegmentFile {
     for (const { reject } of this.#queue.splice(0)) reject(error)
     throw error
   }
+}
+
+/** Fails with the first failure, but not before the last is over: until then somebody still reads from the buffers. */
+async function allDone(works: readonly Promise<void>[]): Promise<void> {
+  await Promise.allSettled(works)
+  await Promise.all(works)
 }
 
 /** What lies side by side is written at once. */

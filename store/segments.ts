@@ -22,6 +22,7 @@ import { SegmentFile } from './segment-file.ts'
 import {
   contentOf,
   corruptSlot,
+  isDamagedHeaderOf,
   isHeaderOf,
   nameOfSlot,
   readSlotHeader,
@@ -90,7 +91,7 @@ export class Segments {
     const count = await this.#ifThere(place, segment => segment.read(target.subarray(0, wanted), place.offsetBytes))
     if (count === undefined) return undefined
     const slot = target.subarray(0, count)
-    const header = this.#judge(name, slot)
+    const header = this.#judge(name, file, slot)
     if (header === undefined || header.isFree || !isHeaderOf(header, file)) return undefined
     const content = contentOf(slot, header)
     if (content === undefined) throw corruptSlot(name)
@@ -174,13 +175,19 @@ export class Segments {
     const place = placeOf(file)
     const target = Buffer.alloc(SLOT_HEADER_BYTES)
     const count = await this.#ifThere(place, segment => segment.read(target, place.offsetBytes))
-    return count === undefined ? undefined : this.#judge(name, target.subarray(0, count))
+    return count === undefined ? undefined : this.#judge(name, file, target.subarray(0, count))
   }
 
-  /** Throws `corrupt` where something is that is no header: what has never been written is short, or zero. */
-  #judge(name: string, slot: Buffer): SlotHeader | undefined {
+  /**
+   * Throws `corrupt` where something is that is no header, or has been that of the name: nobody may take the file for one
+   * that has never been here. What has never been written is short, or zero.
+   */
+  #judge(name: string, file: FileNameParts, slot: Buffer): SlotHeader | undefined {
     const header = readSlotHeader(slot)
-    if (header !== undefined) return header
+    if (header !== undefined) {
+      if (!header.isFree && isDamagedHeaderOf(header, file)) throw corruptSlot(name)
+      return header
+    }
     const head = slot.subarray(0, SLOT_HEADER_BYTES)
     if (head.length < SLOT_HEADER_BYTES || head.every(byte => byte === 0)) return undefined
     throw corruptSlot(name)
@@ -204,11 +211,8 @@ export class Segments {
   async #use<T>(ref: SegmentRef, makes: boolean, work: (segment: SegmentFile) => Promise<T>): Promise<T> {
     const key = keyOf(ref)
     let open = this.#open.get(key)
-    if (makes && open?.makes === false) {
-      // Somebody looks for a segment that is not there yet: that fails, and then it is made.
-      await open.file.catch(ignore)
-      open = this.#open.get(key)
-    }
+    // Somebody looks for a segment that is not there yet: that fails, and then it is made.
+    while (makes && open?.makes === false && !(await isOpened(open))) open = this.#open.get(key)
     if (open === undefined) {
       open = { file: this.#openFile(ref, makes), makes, users: 0 }
       open.file.catch(() => {
@@ -305,6 +309,13 @@ function placeOf(file: FileNameParts): SlotPlace {
 function ignoreCorrupt(error: unknown): undefined {
   if (error instanceof DfsError && error.code === 'corrupt') return undefined
   throw error
+}
+
+function isOpened({ file }: OpenSegment): Promise<boolean> {
+  return file.then(
+    () => true,
+    () => false,
+  )
 }
 
 function ignore(): void {}

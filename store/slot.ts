@@ -25,8 +25,8 @@ export const SEGMENT_BYTES = 64 * 1024 * 1024
 /** The largest slot, an eighth of a segment, as FastDFS: what is left at a segment's end is little. */
 export const SLOT_BYTES_MAX = SEGMENT_BYTES / 8
 
-/** The largest file that fits in a slot. */
-export const SLOT_FILE_BYTES_MAX = SLOT_BYTES_MAX - SLOT_HEADER_BYTES
+/** The largest file that has a slot. */
+export const PACKED_BYTES_MAX = SLOT_BYTES_MAX - SLOT_HEADER_BYTES
 
 /** Slots begin at multiples of this, so that no header lies across two sectors. */
 export const SLOT_ALIGNMENT = 64
@@ -127,6 +127,21 @@ export function isHeaderOf(
     header.createTimeS === createTimeS &&
     header.tail === tail
   )
+}
+
+/**
+ * Whether a header that is not that of a name was, before it was damaged: one field differs. That of another file in the
+ * same place differs in more.
+ */
+export function isDamagedHeaderOf(header: SlotHeader, file: FileNameParts): boolean {
+  const pairs = [
+    [header.slotBytes, file.slot?.slotBytes],
+    [header.sizeBytes, file.sizeBytes],
+    [header.crc32, file.crc32],
+    [header.createTimeS, file.createTimeS],
+    [header.tail, file.tail],
+  ]
+  return pairs.filter(([there, named]) => there !== named).length === 1
 }
 
 /** Whether a name can be that of a slot: inside a segment, at a place where slots begin, and spelled in the one way we do. */

@@ -42,6 +42,12 @@ describe('block pool', () => {
     expect(pool.takenBytes).to.equal(0)
   })
 
+  it('gives its smallest buffer to whoever needs next to nothing, or nothing', async () => {
+    const pool = new BlockPool(64 * 1024)
+    for (const bytes of [0, 1, 8 * 1024]) expect(await pool.acquire(bytes)).to.have.length(8 * 1024)
+    expect(await pool.acquire(8 * 1024 + 1)).to.have.length(16 * 1024)
+  })
+
   it('gives even what is more than the budget, to one at a time', async () => {
     const pool = new BlockPool(BLOCK_BYTES)
     const [first, second] = [pool.acquire(2 * BLOCK_BYTES), pool.acquire(2 * BLOCK_BYTES)]
