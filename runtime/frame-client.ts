@@ -221,7 +221,8 @@ export class FrameClient {
     if (this.#reader.bodyLeft > 0) patienceMs = this.#reader.patienceMs
     // What everybody waits for is our own source.
     else if (goesOut && queuedBytes === 0) patienceMs = Number.POSITIVE_INFINITY
-    const movedBytes = goesOut ? receivedBytes + sentBytes : receivedBytes
+    // Each piece of it counts when it is written: that is when the one before has been taken.
+    const movedBytes = goesOut ? receivedBytes + sentBytes + queuedBytes : receivedBytes
     return this.#silence.isTooLong(this.#options.clock.monotonicMs(), movedBytes, patienceMs)
   }
 

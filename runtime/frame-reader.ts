@@ -73,7 +73,7 @@ export class FrameReader {
       const header = this.headerHere()
       if (header !== undefined) return header
       const empty = this.#end === this.#start
-      if (!(await this.#receive(empty ? idleMs : this.#timeouts.headerMs))) {
+      if (!this.#received(await this.#receive(empty ? idleMs : this.#timeouts.headerMs))) {
         if (empty) return undefined
         throw new FrameCutError()
       }
@@ -105,7 +105,7 @@ export class FrameReader {
     for (;;) {
       const view = this.bytesHere(count)
       if (view !== undefined) return view
-      if (!(await this.#receive(this.#timeouts.bodyMs))) throw new FrameCutError()
+      if (!this.#received(await this.#receive(this.#timeouts.bodyMs))) throw new FrameCutError()
     }
   }
 
@@ -141,8 +141,8 @@ export class FrameReader {
     while ((await this.#socket.read(this.#buffer)) > 0);
   }
 
-  /** Waits for more bytes; false if the other side ended. */
-  async #receive(patienceMs: number): Promise<boolean> {
+  /** Waits for more bytes behind those that are here. */
+  #receive(patienceMs: number): Promise<number> {
     if (this.#start === this.#end) {
       this.#start = 0
       this.#end = 0
@@ -152,7 +152,11 @@ export class FrameReader {
       this.#start = 0
     }
     this.patienceMs = patienceMs
-    const count = await this.#socket.read(this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end))
+    return this.#socket.read(this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end))
+  }
+
+  /** Takes them in; false if the other side ended. */
+  #received(count: number): boolean {
     this.patienceMs = Number.POSITIVE_INFINITY
     this.#end += count
     return count > 0

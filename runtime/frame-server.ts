@@ -350,7 +350,7 @@ export class Connection {
     if (reply === undefined) return undefined
     const { parts = NO_PARTS, stream, release } = reply
     if (this.#ended) return release === undefined ? undefined : this.#finish(reply, undefined)
-    const lengthBytes = reply.lengthBytes ?? parts.reduce((sum, part) => sum + part.length, 0)
+    const lengthBytes = reply.lengthBytes ?? lengthOf(parts)
     const taken = this.#socket.write([header(COMMANDS.reply, lengthBytes, reply.status), ...parts])
     if (stream === undefined && release === undefined && taken === undefined) return undefined
     const rest = stream === undefined ? taken : this.#sendPieces(stream, lengthBytes, taken)
@@ -407,6 +407,12 @@ export class Connection {
     if (this.role === 'anonymous') return { status: errno, close }
     return { status: errno, close, parts: [Buffer.from(`${error.code} ${error.message}`)] }
   }
+}
+
+function lengthOf(parts: readonly Uint8Array[]): number {
+  let bytes = 0
+  for (const part of parts) bytes += part.length
+  return bytes
 }
 
 function isLast(reply: FrameReply | undefined): boolean {

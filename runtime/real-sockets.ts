@@ -20,6 +20,9 @@ const JOINED_BYTES_MAX = 16 * 1024
 /** Where parts are joined; free again once the kernel has taken them, which it mostly does at once. */
 let joint = Buffer.allocUnsafeSlow(JOINED_BYTES_MAX)
 
+/** Bytes of joined parts that may wait while the other side counts as keeping up. */
+const COPIED_BYTES_MAX = 64 * 1024
+
 const EMPTY = Buffer.alloc(0)
 
 /** Sockets of this machine. */
@@ -129,6 +132,8 @@ class RealSocket implements Socket {
   readonly #unread: Uint8Array[] = []
   #unreadBytes = 0
   #paused = false
+  /** Nothing has come since something was written. */
+  #wroteLast = false
   #ended = false
   #error: Error | undefined
   #reader: Reader | undefined
@@ -138,12 +143,16 @@ class RealSocket implements Socket {
     this.#stream = open({
       buffer: () => this.#place(),
       callback: (count, place) => {
+        this.#wroteLast = false
         if (place === landing) this.#arrived(landing.subarray(0, count))
         else this.#filled(count)
         return true
       },
     })
-    this.#stream.on('data', chunk => this.#arrived(chunk))
+    this.#stream.on('data', chunk => {
+      this.#wroteLast = false
+      this.#arrived(chunk)
+    })
     this.#stream.on('end', () => this.#finished(undefined))
     this.#stream.on('error', cause => this.#finished(failure('socket', cause)))
     this.#stream.on('close', () => this.#finished(this.#ended ? undefined : new SocketError('socket', 'ECONNRESET')))
@@ -168,7 +177,7 @@ class RealSocket implements Socket {
 
   read(target: Uint8Array, least = 1): Promise<number> {
     if (this.#reader !== undefined) return Promise.reject(new Error('one read at a time'))
-    const filled = this.#unreadBytes > 0 ? this.#take(target) : 0
+    const filled = this.#unreadBytes > 0 ? this.#takeUnread(target) : 0
     if (filled >= least) return Promise.resolve(filled)
     if (this.#error !== undefined) return Promise.reject(this.#error)
     if (this.#ended) return Promise.resolve(filled)
@@ -178,9 +187,14 @@ class RealSocket implements Socket {
   }
 
   write(parts: readonly Uint8Array[]): Promise<void> | undefined {
-    this.#send(parts)
     const stream = this.#stream
-    if (stream.writableLength === 0 && stream.errored === null && !stream.destroyed) return undefined
+    let bytes = 0
+    for (const part of parts) bytes += part.length
+    const isCopied = bytes <= JOINED_BYTES_MAX
+    if (isCopied) this.#writeJoined(parts, bytes)
+    else this.#writeAll(parts)
+    const keepsUp = stream.writableLength <= (isCopied ? COPIED_BYTES_MAX : 0)
+    if (keepsUp && stream.errored === null && !stream.destroyed) return undefined
     // What is written behind them is called back after them.
     return new Promise((resolve, reject) => {
       stream.write(EMPTY, cause => {
@@ -203,16 +217,15 @@ class RealSocket implements Socket {
     this.#stream.destroy()
   }
 
-  #send(parts: readonly Uint8Array[]): void {
+  /** The first write after something came goes out at once; those that follow it go together at the end of the turn. */
+  #writeJoined(parts: readonly Uint8Array[], bytes: number): void {
     const stream = this.#stream
-    let bytes = 0
-    for (const part of parts) bytes += part.length
-    if (parts.length <= 1 || bytes > JOINED_BYTES_MAX || stream.writableLength > 0) {
-      stream.cork()
-      for (const part of parts) stream.write(part)
-      stream.uncork()
+    if (this.#wroteLast || stream.writableLength > 0) {
+      this.#waitForTurn()
+      stream.write(Buffer.concat(parts, bytes))
       return
     }
+    this.#wroteLast = true
     let end = 0
     for (const part of parts) {
       joint.set(part, end)
@@ -220,6 +233,18 @@ class RealSocket implements Socket {
     }
     stream.write(joint.subarray(0, end))
     if (stream.writableLength > 0) joint = Buffer.allocUnsafeSlow(JOINED_BYTES_MAX)
+  }
+
+  #writeAll(parts: readonly Uint8Array[]): void {
+    this.#stream.cork()
+    for (const part of parts) this.#stream.write(part)
+    this.#stream.uncork()
+  }
+
+  #waitForTurn(): void {
+    if (this.#stream.writableCorked > 0) return
+    this.#stream.cork()
+    process.nextTick(() => this.#stream.uncork())
   }
 
   /** Where the next bytes shall go. */
@@ -256,7 +281,7 @@ class RealSocket implements Socket {
   }
 
   /** Moves what came before into a target; returns how many bytes. */
-  #take(target: Uint8Array): number {
+  #takeUnread(target: Uint8Array): number {
     let filled = 0
     while (filled < target.length) {
       const chunk = this.#unread[0]
