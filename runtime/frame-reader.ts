@@ -67,16 +67,17 @@ export class FrameReader {
     return header
   }
 
+  /** Waits for more of the next header; false if the other side ended between frames. */
+  moreOfHeader(idleMs = this.#timeouts.idleMs): Promise<boolean> {
+    return this.#receive(this.#end === this.#start ? idleMs : this.#timeouts.headerMs)
+  }
+
   /** Waits for the next header; undefined if the other side ended between frames. The body before must have been read. */
-  async header(idleMs = this.#timeouts.idleMs): Promise<FrameHeader | undefined> {
+  async header(idleMs?: number): Promise<FrameHeader | undefined> {
     for (;;) {
       const header = this.headerHere()
       if (header !== undefined) return header
-      const empty = this.#end === this.#start
-      if (!this.#received(await this.#receive(empty ? idleMs : this.#timeouts.headerMs))) {
-        if (empty) return undefined
-        throw new FrameCutError()
-      }
+      if (!(await this.moreOfHeader(idleMs))) return undefined
     }
   }
 
@@ -105,7 +106,7 @@ export class FrameReader {
     for (;;) {
       const view = this.bytesHere(count)
       if (view !== undefined) return view
-      if (!this.#received(await this.#receive(this.#timeouts.bodyMs))) throw new FrameCutError()
+      await this.#receive(this.#timeouts.bodyMs)
     }
   }
 
@@ -141,8 +142,8 @@ export class FrameReader {
     while ((await this.#socket.read(this.#buffer)) > 0);
   }
 
-  /** Waits for more bytes behind those that are here. */
-  #receive(patienceMs: number): Promise<number> {
+  /** Waits for more bytes behind those that are here; false if the other side ended, which it may only between frames. */
+  #receive(patienceMs: number): Promise<boolean> {
     if (this.#start === this.#end) {
       this.#start = 0
       this.#end = 0
@@ -152,13 +153,13 @@ export class FrameReader {
       this.#start = 0
     }
     this.patienceMs = patienceMs
-    return this.#socket.read(this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end))
+    return this.#socket.read(this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end)).then(this.#received)
   }
 
-  /** Takes them in; false if the other side ended. */
-  #received(count: number): boolean {
+  readonly #received = (count: number): boolean => {
     this.patienceMs = Number.POSITIVE_INFINITY
     this.#end += count
+    if (count === 0 && (this.#end > 0 || this.#bodyLeft > 0)) throw new FrameCutError()
     return count > 0
   }
 }

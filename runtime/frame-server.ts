@@ -7,7 +7,7 @@
  */
 
 import { DfsError, ERRORS, toDfsError } from '../protocol/errors.ts'
-import { COMMANDS, type FrameHeader, header } from '../protocol/frame.ts'
+import { COMMANDS, type FrameHeader, HEADER_BYTES, writeHeader } from '../protocol/frame.ts'
 import { FrameCutError, FrameReader, type ReadTimeouts } from './frame-reader.ts'
 import type { Log } from './log.ts'
 import { Silence } from './silence.ts'
@@ -201,6 +201,8 @@ export class Connection {
   readonly #reader: FrameReader
   /** Requests whose replies are owed, in their order. */
   readonly #owed: Request[] = []
+  /** The header of each reply in its turn: the next is not sent before the network has taken the one before. */
+  readonly #head = Buffer.allocUnsafeSlow(HEADER_BYTES)
   /** The first of them is being sent. */
   #sending = false
   /** Nothing more is read. */
@@ -256,8 +258,11 @@ export class Connection {
     const reader = this.#reader
     try {
       while (!this.#closing) {
-        const next = reader.headerHere() ?? (await reader.header())
-        if (next === undefined || this.#closing) break
+        const next = reader.headerHere()
+        if (next === undefined) {
+          if (await reader.moreOfHeader()) continue
+          break
+        }
         // FastDFS ends such a connection without a word.
         if (!Number.isSafeInteger(next.lengthBytes) || next.lengthBytes < 0) break
         const request = this.#admit(next)
@@ -351,7 +356,8 @@ export class Connection {
     const { parts = NO_PARTS, stream, release } = reply
     if (this.#ended) return release === undefined ? undefined : this.#finish(reply, undefined)
     const lengthBytes = reply.lengthBytes ?? lengthOf(parts)
-    const taken = this.#socket.write([header(COMMANDS.reply, lengthBytes, reply.status), ...parts])
+    const head = writeHeader(this.#head, COMMANDS.reply, lengthBytes, reply.status)
+    const taken = this.#socket.write([head, ...parts])
     if (stream === undefined && release === undefined && taken === undefined) return undefined
     const rest = stream === undefined ? taken : this.#sendPieces(stream, lengthBytes, taken)
     return this.#finish(reply, rest)
