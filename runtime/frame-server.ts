@@ -213,6 +213,8 @@ export class Connection {
   readonly #silence = new Silence()
   readonly #standstill = new Silence()
   #endDeadlineMs = Number.POSITIVE_INFINITY
+  /** Resolves when all that was written has gone out. */
+  #gone: Promise<void> | undefined
 
   constructor(socket: Socket, options: FrameServerOptions) {
     this.#socket = socket
@@ -224,9 +226,9 @@ export class Connection {
     return this.#socket.remote
   }
 
-  /** No request under way. */
+  /** No request under way, and no reply. */
   get idle(): boolean {
-    return this.#owed.length === 0 && this.#reader.bodyLeft === 0
+    return this.#owed.length === 0 && this.#reader.bodyLeft === 0 && this.#socket.queuedBytes === 0
   }
 
   /** Drops the other side if it has been silent, or has not read, for too long. */
@@ -274,6 +276,7 @@ export class Connection {
       this.#endSoon()
       // A socket closed over unread bytes resets the connection, and the last reply with it.
       await reader.discard()
+      await this.#gone
     } catch (error) {
       // A peer that goes away is no error of ours; what it was doing has been rolled back by its handler.
       this.#options.log.debug({ err: error, remote: this.#socket.remote }, 'a connection broke off')
@@ -398,7 +401,7 @@ export class Connection {
   #endSoon(): void {
     if (this.#ended) return
     this.#ended = true
-    this.#socket.end()
+    this.#gone = this.#socket.end()
     this.#endDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.headerMs
   }
 

@@ -206,8 +206,8 @@ class RealSocket implements Socket {
     })
   }
 
-  end(): void {
-    this.#stream.end()
+  end(): Promise<void> {
+    return new Promise(resolve => this.#stream.end(resolve))
   }
 
   destroy(reason?: Error): void {

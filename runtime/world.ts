@@ -134,8 +134,8 @@ export interface Socket {
   readonly receivedBytes: number
   /** All bytes that the network ever took. */
   readonly sentBytes: number
-  /** Ends our side after what is queued. */
-  end(): void
+  /** Ends our side after what is queued; resolves when the network has taken that, or never will. */
+  end(): Promise<void>
   /** Drops the connection at once; reads and writes under way reject with `reason`. */
   destroy(reason?: Error): void
   readonly closed: boolean

@@ -154,6 +154,24 @@ export function socketsContract(name: string, makeHarness: () => SocketsHarness)
       expect([near.closed, far.closed]).deep.equal([false, false])
     })
 
+    it('tell when all that was written before the end has gone, or never will', async () => {
+      const [near, far] = await pair()
+      let gone = false
+      void near.write([Buffer.alloc(64 * MIB)])
+      const ending = near.end().then(() => {
+        gone = true
+      })
+      const target = Buffer.alloc(MIB)
+      await far.read(target)
+      expect(gone).equal(false)
+      while ((await far.read(target)) > 0);
+      await ending
+      void outcomeOf(far.write([Buffer.alloc(64 * MIB)]))
+      const broken = far.end()
+      far.destroy()
+      await broken
+    })
+
     it('are closed when both sides have ended', async () => {
       const [near, far] = await pair()
       near.end()

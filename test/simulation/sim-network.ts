@@ -419,10 +419,15 @@ class SimSocket implements Socket {
     return written
   }
 
-  end(): void {
-    if (this.#closed || this.#process.life.ended) return
-    this.#ending = true
-    this.#sendOn()
+  end(): Promise<void> {
+    if (this.#process.life.ended) return never()
+    if (this.#closed) return Promise.resolve()
+    return new Promise(resolve => {
+      this.#writes.push({ endBytes: this.#writtenBytes, resolve, reject: () => resolve() })
+      this.#settle()
+      this.#ending = true
+      this.#sendOn()
+    })
   }
 
   destroy(reason: Error = new SocketError('socket', 'ECONNABORTED')): void {
