@@ -63,20 +63,21 @@ export function readHeader(buffer: Buffer, offset: number): FrameHeader {
 
 /** Makes the ten bytes of a header. */
 export function header(command: number, lengthBytes: number, status = 0): Buffer {
-  const buffer = Buffer.allocUnsafe(HEADER_BYTES)
-  writeInt64(buffer, lengthBytes, 0)
-  buffer[8] = command
-  buffer[9] = status
-  return buffer
+  return writeHeader(Buffer.allocUnsafe(HEADER_BYTES), command, lengthBytes, status)
 }
 
 /** Makes a whole frame of a body that is at hand. */
 export function frame(command: number, body: Uint8Array, status = 0): Buffer {
-  const buffer = Buffer.allocUnsafe(HEADER_BYTES + body.length)
-  writeInt64(buffer, body.length, 0)
+  const buffer = writeHeader(Buffer.allocUnsafe(HEADER_BYTES + body.length), command, body.length, status)
+  buffer.set(body, HEADER_BYTES)
+  return buffer
+}
+
+/** Writes a header at the start of a buffer, and gives the buffer back. */
+export function writeHeader(buffer: Buffer, command: number, lengthBytes: number, status: number): Buffer {
+  writeInt64(buffer, lengthBytes, 0)
   buffer[8] = command
   buffer[9] = status
-  buffer.set(body, HEADER_BYTES)
   return buffer
 }
 
@@ -87,8 +88,9 @@ export function readInt64(buffer: Buffer, offset: number): number {
 
 /** Writes a non-negative number below 2^53 in 8 bytes. */
 export function writeInt64(buffer: Buffer, value: number, offset: number): void {
-  buffer.writeUInt32BE(Math.floor(value / 2 ** 32), offset)
-  buffer.writeUInt32BE(value % 2 ** 32, offset + 4)
+  const high = Math.floor(value / 2 ** 32)
+  buffer.writeUInt32BE(high, offset)
+  buffer.writeUInt32BE(value - high * 2 ** 32, offset + 4)
 }
 
 /** Reads a NUL-padded string of fixed width. */

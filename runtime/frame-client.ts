@@ -7,6 +7,7 @@
 import { DfsError, ERRORS, type ErrorCode } from '../protocol/errors.ts'
 import { type FrameHeader, header } from '../protocol/frame.ts'
 import { FrameReader, type ReadTimeouts } from './frame-reader.ts'
+import { Silence } from './silence.ts'
 import type { Timers } from './timers.ts'
 import { type Cancel, type Clock, type Endpoint, type Socket, SocketError, type Sockets } from './world.ts'
 
@@ -16,13 +17,11 @@ const REPLY_BYTES_MAX = 64 * 1024
 /** How often a connection with requests under way is looked at. */
 const WATCH_MS = 500
 
-const DONE = Promise.resolve()
-
 /** Sends a body of known length piece by piece. */
 export type BodySource = (send: (parts: readonly Uint8Array[]) => Promise<void>) => Promise<void>
 
-/** Takes the body of a reply; what it leaves is thrown away. */
-export type Receive<T> = (body: FrameReader, header: FrameHeader) => Promise<T>
+/** Takes the body of a reply, at once or later; what it leaves is thrown away. */
+export type Receive<T> = (body: FrameReader, header: FrameHeader) => T | Promise<T>
 
 export interface FrameClientOptions {
   readonly sockets: Sockets
@@ -32,10 +31,12 @@ export interface FrameClientOptions {
   readonly timeouts: ReadTimeouts
 }
 
+/** Gives a whole request to the network; undefined when it has taken it. */
+type SendAll = () => Promise<void> | undefined
+
 interface Pending {
-  /** When a piece of it was taken by the network last. */
-  movedMs: number
-  receive: Receive<unknown>
+  readonly sendAll: SendAll
+  readonly receive: Receive<unknown>
   resolve(value: unknown): void
   reject(error: Error): void
 }
@@ -46,12 +47,13 @@ export class FrameClient {
   readonly #socket: Socket
   readonly #options: FrameClientOptions
   readonly #reader: FrameReader
+  /** Those whose replies have not ended, in order. */
   readonly #pending: Pending[] = []
-  #sending: Promise<void> = Promise.resolve()
+  /** Those of them that wait to be sent. */
+  readonly #unsent: Pending[] = []
   /** Whose turn it is to send. */
   #sender: Pending | undefined
-  /** The network has not taken the last piece yet. */
-  #writing = false
+  #silence = new Silence()
   #cancelWatch: Cancel | undefined
   #broken: Error | undefined
   #usedMs: number
@@ -60,7 +62,7 @@ export class FrameClient {
     this.remote = remote
     this.#socket = socket
     this.#options = options
-    this.#reader = new FrameReader(socket, options.clock, options.timeouts)
+    this.#reader = new FrameReader(socket, options.timeouts)
     this.#usedMs = options.clock.monotonicMs()
     void this.#read()
   }
@@ -90,7 +92,7 @@ export class FrameClient {
 
   /** Sends a request whose body is at hand and reads a short reply whole. Rejects with a DfsError. */
   request(command: number, body: Uint8Array, status = 0): Promise<Buffer> {
-    return this.exchange(command, body.length, send => send([body]), receiveWhole, status)
+    return this.#enqueue(() => this.#socket.write([header(command, body.length, status), body]), receiveWhole)
   }
 
   /** Sends a request of any length and hands the reply's body to `receive`. Rejects with a DfsError. */
@@ -106,30 +108,24 @@ export class FrameClient {
     source: (send: (piece: Uint8Array) => Promise<void>) => Promise<void>,
   ): Promise<Buffer> {
     return this.#enqueue(async () => {
-      await this.#sendFrame(command, body.length, send => send([body]), 0)
-      await source(piece =>
-        piece.length === 0 ? DONE : this.#sendFrame(dataCommand, piece.length, send => send([piece]), 0),
-      )
-      await this.#sendFrame(dataCommand, 0, () => DONE, 0)
+      await this.#socket.write([header(command, body.length), body])
+      await source(async piece => {
+        if (piece.length > 0) await this.#write([header(dataCommand, piece.length), piece])
+      })
+      await this.#write([header(dataCommand, 0)])
     }, receiveWhole)
   }
 
   /** Takes a place in the order of requests: sends when those before are sent, receives when those before are answered. */
-  #enqueue<T>(sendAll: () => Promise<void>, receive: Receive<T>): Promise<T> {
+  #enqueue<T>(sendAll: SendAll, receive: Receive<T>): Promise<T> {
     if (this.#broken !== undefined) return Promise.reject(this.#broken)
     this.#usedMs = this.#options.clock.monotonicMs()
-    this.#watch()
     return new Promise<T>((resolve, reject) => {
-      const pending: Pending = { movedMs: this.#usedMs, receive, resolve: resolve as (value: unknown) => void, reject }
+      const pending: Pending = { sendAll, receive, resolve: resolve as (value: unknown) => void, reject }
       this.#pending.push(pending)
-      const sent = this.#sending.then(async () => {
-        this.#sender = pending
-        await sendAll()
-        this.#sender = undefined
-        pending.movedMs = this.#options.clock.monotonicMs()
-      })
-      // A request that could not be sent whole has spoilt the stream for all that follow.
-      this.#sending = sent.catch(error => this.#fail(error, pending))
+      this.#unsent.push(pending)
+      this.#sendOn()
+      this.#watch()
     })
   }
 
@@ -138,8 +134,26 @@ export class FrameClient {
     this.#fail(reason)
   }
 
+  /** Sends requests in order, until one has to wait. */
+  #sendOn(): void {
+    while (this.#sender === undefined) {
+      const next = this.#unsent.shift()
+      if (next === undefined) return
+      const sent = next.sendAll()
+      if (sent === undefined) continue
+      this.#sender = next
+      sent.then(
+        () => {
+          this.#sender = undefined
+          this.#sendOn()
+        },
+        // A request that could not be sent whole has spoilt the stream for all that follow.
+        error => this.#fail(error, next),
+      )
+    }
+  }
+
   async #sendFrame(command: number, bodyBytes: number, source: BodySource, status: number): Promise<void> {
-    if (this.#broken !== undefined) throw this.#broken
     let head: Buffer | undefined = header(command, bodyBytes, status)
     let left = bodyBytes
     await source(async parts => {
@@ -147,41 +161,34 @@ export class FrameClient {
       if (left < 0) throw new DfsError('bad_request', 'more bytes than were announced')
       const all = head === undefined ? parts : [head, ...parts]
       head = undefined
-      if (this.#broken !== undefined) throw this.#broken
       await this.#write(all)
     })
     if (left > 0) throw new DfsError('bad_request', 'fewer bytes than were announced')
     if (head !== undefined) await this.#write([head])
   }
 
-  async #write(parts: readonly Uint8Array[]): Promise<void> {
-    const sender = this.#sender
-    if (sender !== undefined) sender.movedMs = this.#options.clock.monotonicMs()
-    this.#writing = true
-    await this.#socket.write(parts)
-    this.#writing = false
-    if (sender !== undefined) sender.movedMs = this.#options.clock.monotonicMs()
+  #write(parts: readonly Uint8Array[]): Promise<void> | undefined {
+    if (this.#broken !== undefined) throw this.#broken
+    return this.#socket.write(parts)
   }
 
   /** Reads as long as the connection lives: also when nothing is under way, the other side may end it. */
   async #read(): Promise<void> {
+    const reader = this.#reader
     let next: Pending | undefined
     try {
       for (;;) {
-        const head = await this.#reader.header()
+        const head = reader.headerHere() ?? (await reader.header())
         next = this.#pending[0]
         if (head === undefined) throw new SocketError('read', 'ECONNRESET')
         if (next === undefined) throw new DfsError('unavailable', 'the server answered what nobody asked')
-        if (head.status !== 0) {
-          const text = await receiveWhole(this.#reader, head)
-          this.#pending.shift()
-          next.reject(errorOf(head.status, text.toString()))
-        } else {
-          const value = await next.receive(this.#reader, head)
-          await this.#reader.skipBody()
-          this.#pending.shift()
-          next.resolve(value)
-        }
+        const receive = head.status === 0 ? next.receive : receiveWhole
+        const received = receive(reader, head)
+        const value = received instanceof Promise ? await received : received
+        if (reader.bodyLeft > 0) await reader.skipBody()
+        this.#pending.shift()
+        if (head.status === 0) next.resolve(value)
+        else next.reject(errorOf(head.status, String(value)))
       }
     } catch (error) {
       this.#fail(error, next)
@@ -190,22 +197,33 @@ export class FrameClient {
 
   /** Looks for silence while replies are owed to us. */
   #watch(): void {
-    this.#cancelWatch ??= this.#options.timers.set(WATCH_MS, () => {
+    if (this.#cancelWatch !== undefined) return
+    this.#silence = new Silence()
+    this.#isSilent()
+    this.#lookAgain()
+  }
+
+  #lookAgain(): void {
+    this.#cancelWatch = this.#options.timers.set(WATCH_MS, () => {
       this.#cancelWatch = undefined
-      const next = this.#pending[0]
-      if (next === undefined) return
-      if (this.#deadlineMs(next) < this.#options.clock.monotonicMs()) {
+      if (this.#pending.length === 0) return
+      if (this.#isSilent()) {
         this.#fail(new DfsError('timeout', `${this.remote.host}:${this.remote.port} did not answer in time`))
-      } else this.#watch()
+      } else this.#lookAgain()
     })
   }
 
-  /** When the other side will have been silent for too long: a request that is still going out gets no answer yet. */
-  #deadlineMs(next: Pending): number {
-    if (this.#reader.bodyLeft > 0) return this.#reader.deadlineMs
+  /** Whether the other side has been silent for too long: a request that is still going out gets no answer yet. */
+  #isSilent(): boolean {
+    const { receivedBytes, sentBytes, queuedBytes } = this.#socket
+    const goesOut = this.#sender !== undefined && this.#sender === this.#pending[0]
+    let patienceMs = this.#options.timeouts.idleMs
+    if (this.#reader.bodyLeft > 0) patienceMs = this.#reader.patienceMs
     // What everybody waits for is our own source.
-    if (next === this.#sender && !this.#writing) return Number.POSITIVE_INFINITY
-    return Math.max(this.#reader.deadlineMs, next.movedMs + this.#options.timeouts.idleMs)
+    else if (goesOut && queuedBytes === 0) patienceMs = Number.POSITIVE_INFINITY
+    // Each piece of it counts when it is written: that is when the one before has been taken.
+    const movedBytes = goesOut ? receivedBytes + sentBytes + queuedBytes : receivedBytes
+    return this.#silence.isTooLong(this.#options.clock.monotonicMs(), movedBytes, patienceMs)
   }
 
   /** Ends the connection. A request that broke it is told how; the others are told to try again. */
@@ -216,6 +234,7 @@ export class FrameClient {
       isOurs && culprit === undefined ? thrown : new DfsError('unavailable', 'the connection broke', { cause: thrown })
     this.#cancelWatch?.()
     this.#socket.destroy()
+    this.#unsent.length = 0
     for (const pending of this.#pending.splice(0)) {
       pending.reject(isOurs && pending === culprit ? thrown : this.#broken)
     }
@@ -223,11 +242,11 @@ export class FrameClient {
 }
 
 /** Takes a short reply whole. */
-export async function receiveWhole(body: FrameReader, head: FrameHeader): Promise<Buffer> {
-  if (head.lengthBytes > REPLY_BYTES_MAX) throw new DfsError('internal', 'the reply is longer than any honest one')
-  const whole = Buffer.allocUnsafe(head.lengthBytes)
-  await body.readBody(whole)
-  return whole
+export function receiveWhole(body: FrameReader, { lengthBytes }: FrameHeader): Buffer | Promise<Buffer> {
+  if (lengthBytes > REPLY_BYTES_MAX) throw new DfsError('internal', 'the reply is longer than any honest one')
+  const whole = Buffer.allocUnsafe(lengthBytes)
+  const here = body.readBodyHere(whole)
+  return here === lengthBytes ? whole : body.readBody(whole.subarray(here)).then(() => whole)
 }
 
 /** Our own servers name the code and the reason; a FastDFS server sends a number alone. */

@@ -32,9 +32,9 @@ export class FramePool {
     const key = `${remote.host}:${remote.port}`
     const server = this.#servers.get(key) ?? { open: [], opening: [] }
     this.#servers.set(key, server)
-    server.open = server.open.filter(client => !client.broken)
-    const idle = server.open.find(client => client.outstanding === 0)
-    if (idle !== undefined) return idle
+    if (server.open.some(client => client.broken)) server.open = server.open.filter(client => !client.broken)
+    const least = leastBusy(server.open)
+    if (least?.outstanding === 0) return least
     if (server.open.length + server.opening.length < this.#options.connectionsPerServerMax) {
       const opening = this.#open(remote)
       server.opening.push(opening)
@@ -47,7 +47,6 @@ export class FramePool {
         if (server.open.length === 0 && server.opening.length === 0) this.#servers.delete(key)
       }
     }
-    const least = server.open.toSorted((a, b) => a.outstanding - b.outstanding)[0]
     return least ?? server.opening[0]!
   }
 
@@ -86,4 +85,10 @@ export class FramePool {
     }
     if (this.#servers.size > 0) this.#cancelSweep = this.#options.timers.set(SWEEP_MS, () => this.#sweep())
   }
+}
+
+function leastBusy(clients: readonly FrameClient[]): FrameClient | undefined {
+  let least = clients[0]
+  for (const client of clients) if (client.outstanding < least!.outstanding) least = client
+  return least
 }

@@ -4,10 +4,11 @@
  *     receive buffer:  |...used...|start ── received, not yet read ── end|...free...|
  *
  * Headers and the fixed fields of a body are views of the receive buffer. The rest of a long body goes from the socket
- * straight into the buffer the caller gives.
+ * straight into the buffer the caller gives. What is here already is had at once, by the methods that say `Here`; the
+ * others wait for what is not.
  */
 import { type FrameHeader, HEADER_BYTES, readHeader } from '../protocol/frame.ts'
-import type { Clock, Socket } from './world.ts'
+import type { Socket } from './world.ts'
 
 /** Holds the fixed fields of any frame and a few pipelined small ones; a thousand connections keep it in memory each. */
 const RECEIVE_BYTES = 32 * 1024
@@ -32,7 +33,6 @@ export class FrameCutError extends Error {
 
 export class FrameReader {
   readonly #socket: Socket
-  readonly #clock: Clock
   readonly #timeouts: ReadTimeouts
   readonly #buffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES)
   #start = 0
@@ -40,13 +40,11 @@ export class FrameReader {
   #bodyLeft = 0
   /** A request in several frames waits for the next one. */
   #continues = false
-  #silentMsMax = 0
-  /** Past this moment the other side has been silent for too long: whoever owns the connection should drop it. */
-  deadlineMs = Number.POSITIVE_INFINITY
+  /** How long the other side may be silent now; without end while nothing is waited for. */
+  patienceMs = Number.POSITIVE_INFINITY
 
-  constructor(socket: Socket, clock: Clock, timeouts: ReadTimeouts) {
+  constructor(socket: Socket, timeouts: ReadTimeouts) {
     this.#socket = socket
-    this.#clock = clock
     this.#timeouts = timeouts
   }
 
@@ -55,17 +53,35 @@ export class FrameReader {
     return this.#bodyLeft
   }
 
-  /** Begins to count the silence anew: the other side was waiting for us. */
-  renewDeadline(): void {
-    if (this.deadlineMs !== Number.POSITIVE_INFINITY) this.deadlineMs = this.#clock.monotonicMs() + this.#silentMsMax
-  }
-
   /** Whether the request under way is not all here: what is silent then is the other side. */
   get isWithinRequest(): boolean {
     return this.#bodyLeft > 0 || this.#continues
   }
 
-  /** Reads the header of a further frame of the same request. */
+  /** The next header, if it is here. The body before must have been read. */
+  headerHere(): FrameHeader | undefined {
+    if (this.#end - this.#start < HEADER_BYTES) return undefined
+    const header = readHeader(this.#buffer, this.#start)
+    this.#start += HEADER_BYTES
+    this.#bodyLeft = Math.max(0, header.lengthBytes)
+    return header
+  }
+
+  /** Waits for more of the next header; false if the other side ended between frames. */
+  moreOfHeader(idleMs = this.#timeouts.idleMs): Promise<boolean> {
+    return this.#receive(this.#end === this.#start ? idleMs : this.#timeouts.headerMs)
+  }
+
+  /** Waits for the next header; undefined if the other side ended between frames. The body before must have been read. */
+  async header(idleMs?: number): Promise<FrameHeader | undefined> {
+    for (;;) {
+      const header = this.headerHere()
+      if (header !== undefined) return header
+      if (!(await this.moreOfHeader(idleMs))) return undefined
+    }
+  }
+
+  /** Waits for the header of a further frame of the same request. */
   async nextFrame(): Promise<FrameHeader | undefined> {
     this.#continues = true
     try {
@@ -75,49 +91,45 @@ export class FrameReader {
     }
   }
 
-  /** Reads the next header; undefined if the other side ended between frames. The body before must have been read. */
-  async header(idleMs = this.#timeouts.idleMs): Promise<FrameHeader | undefined> {
-    while (this.#end - this.#start < HEADER_BYTES) {
-      const empty = this.#end === this.#start
-      if (!(await this.#receive(empty ? idleMs : this.#timeouts.headerMs))) {
-        if (empty) return undefined
-        throw new FrameCutError()
-      }
-    }
-    const header = readHeader(this.#buffer, this.#start)
-    this.#start += HEADER_BYTES
-    this.#bodyLeft = Math.max(0, header.lengthBytes)
-    return header
-  }
-
-  /** A view of the next `count` bytes of the body, good until the next call. Throws RangeError if the body is shorter. */
-  async bytes(count: number): Promise<Buffer> {
+  /** A view of the next `count` bytes of the body, good until the next call; undefined if they are not all here. */
+  bytesHere(count: number): Buffer | undefined {
     if (count > this.#bodyLeft || count > RECEIVE_BYTES) throw new RangeError(`${count} bytes are not in the body`)
-    while (this.#end - this.#start < count) {
-      if (!(await this.#receive(this.#timeouts.bodyMs))) throw new FrameCutError()
-    }
+    if (this.#end - this.#start < count) return undefined
     const view = this.#buffer.subarray(this.#start, this.#start + count)
     this.#start += count
     this.#bodyLeft -= count
     return view
   }
 
+  /** Waits for the next `count` bytes of the body, and shows them likewise. Throws RangeError if the body is shorter. */
+  async bytes(count: number): Promise<Buffer> {
+    for (;;) {
+      const view = this.bytesHere(count)
+      if (view !== undefined) return view
+      await this.#receive(this.#timeouts.bodyMs)
+    }
+  }
+
+  /** Moves into `target` what is here of the body; returns how many bytes. */
+  readBodyHere(target: Uint8Array): number {
+    const count = Math.min(target.length, this.#bodyLeft, this.#end - this.#start)
+    target.set(this.#buffer.subarray(this.#start, this.#start + count))
+    this.#start += count
+    this.#bodyLeft -= count
+    return count
+  }
+
   /** Fills `target` from the body; returns how many bytes, fewer only at the body's end. */
   async readBody(target: Uint8Array): Promise<number> {
-    const wanted = Math.min(target.length, this.#bodyLeft)
-    let filled = Math.min(wanted, this.#end - this.#start)
-    target.set(this.#buffer.subarray(this.#start, this.#start + filled))
-    this.#start += filled
-    while (filled < wanted) {
-      this.#silentMsMax = this.#timeouts.bodyMs
-      this.deadlineMs = this.#clock.monotonicMs() + this.#silentMsMax
-      const count = await this.#socket.read(target.subarray(filled, wanted))
-      if (count === 0) throw new FrameCutError()
-      filled += count
-    }
-    this.deadlineMs = Number.POSITIVE_INFINITY
-    this.#bodyLeft -= filled
-    return filled
+    const here = this.readBodyHere(target)
+    const missing = Math.min(target.length - here, this.#bodyLeft)
+    if (missing === 0) return here
+    this.patienceMs = this.#timeouts.bodyMs
+    const count = await this.#socket.read(target.subarray(here, here + missing), missing)
+    this.patienceMs = Number.POSITIVE_INFINITY
+    if (count < missing) throw new FrameCutError()
+    this.#bodyLeft -= count
+    return here + count
   }
 
   /** Throws the rest of the body away. */
@@ -130,8 +142,8 @@ export class FrameReader {
     while ((await this.#socket.read(this.#buffer)) > 0);
   }
 
-  /** Waits for more bytes; false if the other side ended. */
-  async #receive(silentMsMax: number): Promise<boolean> {
+  /** Waits for more bytes behind those that are here; false if the other side ended, which it may only between frames. */
+  #receive(patienceMs: number): Promise<boolean> {
     if (this.#start === this.#end) {
       this.#start = 0
       this.#end = 0
@@ -140,11 +152,14 @@ export class FrameReader {
       this.#end -= this.#start
       this.#start = 0
     }
-    this.#silentMsMax = silentMsMax
-    this.deadlineMs = this.#clock.monotonicMs() + silentMsMax
-    const count = await this.#socket.read(this.#buffer.subarray(this.#end))
-    this.deadlineMs = Number.POSITIVE_INFINITY
+    this.patienceMs = patienceMs
+    return this.#socket.read(this.#end === 0 ? this.#buffer : this.#buffer.subarray(this.#end)).then(this.#received)
+  }
+
+  readonly #received = (count: number): boolean => {
+    this.patienceMs = Number.POSITIVE_INFINITY
     this.#end += count
+    if (count === 0 && (this.#end > 0 || this.#bodyLeft > 0)) throw new FrameCutError()
     return count > 0
   }
 }

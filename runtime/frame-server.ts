@@ -7,9 +7,10 @@
  */
 
 import { DfsError, ERRORS, toDfsError } from '../protocol/errors.ts'
-import { COMMANDS, type FrameHeader, header } from '../protocol/frame.ts'
+import { COMMANDS, type FrameHeader, HEADER_BYTES, writeHeader } from '../protocol/frame.ts'
 import { FrameCutError, FrameReader, type ReadTimeouts } from './frame-reader.ts'
 import type { Log } from './log.ts'
+import { Silence } from './silence.ts'
 import type { Timers } from './timers.ts'
 import {
   type Cancel,
@@ -55,8 +56,11 @@ export interface FrameReply {
   readonly close?: boolean
 }
 
-/** Answers a request; undefined ends the connection without a word. Rejections become error replies. */
-export type FrameHandler = (request: FrameRequest) => Promise<FrameReply | undefined>
+/**
+ * Answers a request, at once or later; undefined ends the connection without a word. What is thrown, or rejected with,
+ * becomes an error reply.
+ */
+export type FrameHandler = (request: FrameRequest) => FrameReply | undefined | Promise<FrameReply | undefined>
 
 export interface FrameServerOptions {
   readonly sockets: Sockets
@@ -78,10 +82,12 @@ const PIPELINE_MAX = 64
 /** Rather than read this much of a body nobody wants, end the connection. */
 const SKIPPED_BYTES_MAX = 1024 * 1024
 
-/** How often silent connections are looked for: timeouts are this exact, and cost nothing per request. */
+/** How often silent connections are looked for: timeouts are late by up to twice as much, and cost nothing per request. */
 const SWEEP_MS = 500
 
 const SILENT = new SocketError('read', 'ETIMEDOUT')
+const NO_PARTS: readonly Uint8Array[] = []
+const DONE = Promise.resolve()
 
 /** A listening port and its connections. */
 export class FrameServer {
@@ -136,34 +142,53 @@ export class FrameServer {
 
   #sweep(): void {
     const nowMs = this.#options.clock.monotonicMs()
-    for (const connection of this.#connections) {
-      if (connection.deadlineMs < nowMs) connection.drop(SILENT)
-    }
+    for (const connection of this.#connections) connection.dropIfSilent(nowMs)
     this.#cancelSweep = this.#options.timers.set(SWEEP_MS, () => this.#sweep())
   }
 }
 
-/** A reply that is owed. */
-interface Pending {
-  readonly reply: Promise<FrameReply | undefined>
-  readonly turn: Turn
-}
-
-/** The moment when a reply is the next to be sent; hardly any request waits for it, so a promise is made on demand. */
-class Turn {
-  #begun = false
+/** A request, from its header to the end of its reply. */
+class Request implements FrameRequest {
+  readonly command: number
+  readonly status: number
+  readonly lengthBytes: number
+  readonly body: FrameReader
+  readonly connection: Connection
+  /** Nothing more of its body is needed. */
+  isTaken: boolean
+  /** Its reply, if there is one, is ready. */
+  isAnswered = false
+  reply: FrameReply | undefined
+  readonly #readOn: () => void
+  #turnHasCome = false
   #wake: (() => void) | undefined
 
-  begin(): void {
-    this.#begun = true
-    this.#wake?.()
+  constructor(header: FrameHeader, body: FrameReader, connection: Connection, readOn: () => void) {
+    this.command = header.command
+    this.status = header.status
+    this.lengthBytes = header.lengthBytes
+    this.body = body
+    this.connection = connection
+    this.isTaken = header.lengthBytes === 0
+    this.#readOn = readOn
   }
 
-  come(): Promise<void> {
-    if (this.#begun) return Promise.resolve()
+  bodyTaken(): void {
+    this.isTaken = true
+    this.#readOn()
+  }
+
+  turn(): Promise<void> {
+    if (this.#turnHasCome) return DONE
     return new Promise(resolve => {
       this.#wake = resolve
     })
+  }
+
+  /** The next reply to be sent is this one's. */
+  beginTurn(): void {
+    this.#turnHasCome = true
+    this.#wake?.()
   }
 }
 
@@ -174,36 +199,49 @@ export class Connection {
   readonly #socket: Socket
   readonly #options: FrameServerOptions
   readonly #reader: FrameReader
-  readonly #replies: Pending[] = []
-  #answering: Promise<void> | undefined
+  /** Requests whose replies are owed, in their order. */
+  readonly #owed: Request[] = []
+  /** The header of each reply in its turn: the next is not sent before the network has taken the one before. */
+  readonly #head = Buffer.allocUnsafeSlow(HEADER_BYTES)
+  /** The first of them is being sent. */
+  #sending = false
   /** Nothing more is read. */
   #closing = false
   /** Nothing more is written. */
   #ended = false
   #wake: (() => void) | undefined
-  #sendDeadlineMs = Number.POSITIVE_INFINITY
+  readonly #silence = new Silence()
+  readonly #standstill = new Silence()
   #endDeadlineMs = Number.POSITIVE_INFINITY
+  /** Resolves when all that was written has gone out. */
+  #gone: Promise<void> | undefined
 
   constructor(socket: Socket, options: FrameServerOptions) {
     this.#socket = socket
     this.#options = options
-    this.#reader = new FrameReader(socket, options.clock, options.timeouts)
+    this.#reader = new FrameReader(socket, options.timeouts)
   }
 
   get remote(): Endpoint {
     return this.#socket.remote
   }
 
-  /** No request under way. */
+  /** No request under way, and no reply. */
   get idle(): boolean {
-    return this.#replies.length === 0 && this.#reader.bodyLeft === 0
+    return this.#owed.length === 0 && this.#reader.bodyLeft === 0 && this.#socket.queuedBytes === 0
   }
 
-  /** When the other side will have been silent, or not reading, for too long. */
-  get deadlineMs(): number {
+  /** Drops the other side if it has been silent, or has not read, for too long. */
+  dropIfSilent(nowMs: number): void {
+    const { receivedBytes, sentBytes, queuedBytes } = this.#socket
+    const { timeouts } = this.#options
     // While we owe replies and have the whole request, silence is ours.
-    const waiting = this.#replies.length === 0 || this.#reader.isWithinRequest
-    return Math.min(waiting ? this.#reader.deadlineMs : this.#sendDeadlineMs, this.#sendDeadlineMs, this.#endDeadlineMs)
+    const isTheirs = this.#owed.length === 0 || this.#reader.isWithinRequest
+    const readMs = isTheirs ? this.#reader.patienceMs : Number.POSITIVE_INFINITY
+    const writeMs = queuedBytes > 0 ? timeouts.bodyMs : Number.POSITIVE_INFINITY
+    const silent = this.#silence.isTooLong(nowMs, receivedBytes + sentBytes, readMs)
+    const stands = this.#standstill.isTooLong(nowMs, sentBytes, writeMs)
+    if (silent || stands || nowMs > this.#endDeadlineMs) this.drop(SILENT)
   }
 
   /** Ends the connection at once. */
@@ -219,90 +257,128 @@ export class Connection {
 
   /** Serves until either side ends. Never rejects. */
   async serve(): Promise<void> {
+    const reader = this.#reader
     try {
       while (!this.#closing) {
-        const next = await this.#reader.header()
-        if (next === undefined || this.#closing) break
+        const next = reader.headerHere()
+        if (next === undefined) {
+          if (await reader.moreOfHeader()) continue
+          break
+        }
         // FastDFS ends such a connection without a word.
         if (!Number.isSafeInteger(next.lengthBytes) || next.lengthBytes < 0) break
-        await this.#admit(next)
+        const request = this.#admit(next)
+        while (!request.isTaken || this.#owed.length >= PIPELINE_MAX) await this.#change()
+        if (reader.bodyLeft > SKIPPED_BYTES_MAX) this.#closing = true
+        else if (reader.bodyLeft > 0) await reader.skipBody()
       }
-      await this.#answering
+      while (this.#owed.length > 0) await this.#change()
       this.#endSoon()
       // A socket closed over unread bytes resets the connection, and the last reply with it.
-      await this.#reader.discard()
+      await reader.discard()
+      await this.#gone
     } catch (error) {
       // A peer that goes away is no error of ours; what it was doing has been rolled back by its handler.
       this.#options.log.debug({ err: error, remote: this.#socket.remote }, 'a connection broke off')
     }
     this.#socket.destroy()
-    await this.#answering
+    while (this.#owed.length > 0) await this.#change()
   }
 
-  async #admit(next: FrameHeader): Promise<void> {
-    let taken = next.lengthBytes === 0
-    const bodyTaken = () => {
-      taken = true
-      this.#wake?.()
-    }
-    const turn = new Turn()
-    const request = { ...next, body: this.#reader, connection: this, turn: () => turn.come(), bodyTaken }
-    const reply =
-      next.lengthBytes > this.#options.bodyBytesMax
-        ? Promise.reject(new DfsError('too_large', `a body has at most ${this.#options.bodyBytesMax} bytes`))
-        : this.#options.handler(request)
-    reply.then(bodyTaken, bodyTaken)
-    this.#replies.push({ reply, turn })
-    this.#answering ??= this.#answer()
-    while (!taken || this.#replies.length >= PIPELINE_MAX) {
-      await new Promise<void>(resolve => {
-        this.#wake = resolve
-      })
-    }
-    if (this.#reader.bodyLeft > SKIPPED_BYTES_MAX) this.#closing = true
-    else await this.#reader.skipBody()
+  readonly #readOn = (): void => this.#wake?.()
+
+  /** Resolves when a body has been taken, or a reply has been sent. */
+  #change(): Promise<void> {
+    return new Promise(resolve => {
+      this.#wake = resolve
+    })
   }
 
-  /** Sends replies in order until none is left. Never rejects. */
-  async #answer(): Promise<void> {
-    for (let next = this.#replies[0]; next !== undefined; next = this.#replies[0]) {
-      try {
-        next.turn.begin()
-        const reply = await next.reply.catch(error => this.#errorReply(error))
-        const last = reply === undefined || reply.close === true
-        if (last) this.#closing = true
-        if (this.#ended) await reply?.release?.()
-        else if (reply !== undefined) await this.#send(reply)
-        if (last) this.#endSoon()
-      } catch (error) {
-        // Either side may go away meanwhile: the reader of a reply, or the server it is passed on from.
-        const level = error instanceof SocketError || error instanceof FrameCutError ? 'debug' : 'error'
-        this.#options.log[level]({ err: error, remote: this.#socket.remote }, 'a reply could not be sent')
-        this.#socket.destroy()
-      }
-      this.#replies.shift()
-      this.#wake?.()
-      // Until now the other side was waiting for us.
-      if (this.#replies.length === 0) this.#reader.renewDeadline()
-    }
-    this.#answering = undefined
+  /** Gives a request to the handler; what is answered at once is sent at once. */
+  #admit(next: FrameHeader): Request {
+    const request = new Request(next, this.#reader, this, this.#readOn)
+    this.#owed.push(request)
+    if (this.#owed.length === 1) request.beginTurn()
+    const reply = this.#ask(request)
+    if (reply instanceof Promise) {
+      reply.then(
+        ready => this.#answer(request, ready),
+        error => this.#answer(request, this.#errorReply(error)),
+      )
+    } else this.#answer(request, reply)
+    return request
   }
 
-  async #send(reply: FrameReply): Promise<void> {
+  #ask(request: Request): ReturnType<FrameHandler> {
+    const { bodyBytesMax, handler } = this.#options
     try {
-      const { parts = [] } = reply
-      const lengthBytes = reply.lengthBytes ?? parts.reduce((sum, part) => sum + part.length, 0)
-      const head = header(COMMANDS.reply, lengthBytes, reply.status)
-      this.#sendDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.bodyMs
-      const sent = this.#socket.write([head, ...parts])
-      if (reply.stream !== undefined) {
+      if (request.lengthBytes <= bodyBytesMax) return handler(request)
+      throw new DfsError('too_large', `a body has at most ${bodyBytesMax} bytes`)
+    } catch (error) {
+      return this.#errorReply(error)
+    }
+  }
+
+  #answer(request: Request, reply: FrameReply | undefined): void {
+    request.reply = reply
+    request.isAnswered = true
+    request.isTaken = true
+    this.#sendOn()
+    this.#readOn()
+  }
+
+  /** Sends the replies that are ready, in order, until one has to wait. */
+  #sendOn(): void {
+    for (let next = this.#owed[0]; next?.isAnswered && !this.#sending; next = this.#owed[0]) {
+      const sent = this.#send(next.reply)
+      if (sent === undefined) this.#sent(next.reply)
+      else {
+        const { reply } = next
+        this.#sending = true
+        void sent.then(() => {
+          this.#sending = false
+          this.#sent(reply)
+          this.#sendOn()
+          this.#readOn()
+        })
+      }
+    }
+  }
+
+  /** The first reply is done with. */
+  #sent(reply: FrameReply | undefined): void {
+    if (isLast(reply)) this.#endSoon()
+    this.#owed.shift()
+    this.#owed[0]?.beginTurn()
+  }
+
+  /** Sends a reply; undefined if nothing of it has to be waited for. */
+  #send(reply: FrameReply | undefined): Promise<void> | undefined {
+    if (isLast(reply)) this.#closing = true
+    if (reply === undefined) return undefined
+    const { parts = NO_PARTS, stream, release } = reply
+    if (this.#ended) return release === undefined ? undefined : this.#finish(reply, undefined)
+    const lengthBytes = reply.lengthBytes ?? lengthOf(parts)
+    const head = writeHeader(this.#head, COMMANDS.reply, lengthBytes, reply.status)
+    const taken = this.#socket.write([head, ...parts])
+    if (stream === undefined && release === undefined && taken === undefined) return undefined
+    const rest = stream === undefined ? taken : this.#sendPieces(stream, lengthBytes, taken)
+    return this.#finish(reply, rest)
+  }
+
+  /** Waits until a reply has gone out, and lets go of it. Never rejects. */
+  async #finish({ release }: FrameReply, sent: Promise<void> | undefined): Promise<void> {
+    try {
+      try {
         await sent
-        await this.#sendPieces(reply.stream, lengthBytes)
-      } else if (this.#socket.queuedBytes > 0) await sent
-      else sent.catch(noop)
-    } finally {
-      this.#sendDeadlineMs = Number.POSITIVE_INFINITY
-      await reply.release?.()
+      } finally {
+        await release?.()
+      }
+    } catch (error) {
+      // Either side may go away meanwhile: the reader of a reply, or the server it is passed on from.
+      const level = error instanceof SocketError || error instanceof FrameCutError ? 'debug' : 'error'
+      this.#options.log[level]({ err: error, remote: this.#socket.remote }, 'a reply could not be sent')
+      this.#socket.destroy()
     }
   }
 
@@ -310,13 +386,13 @@ export class Connection {
    * A long body has no deadline as a whole: each piece that the other side takes renews it. One that is not as long as
    * announced must not go on: what follows would be taken for its end, or its end for what follows.
    */
-  async #sendPieces(stream: (send: Send) => Promise<void>, lengthBytes: number): Promise<void> {
+  async #sendPieces(stream: (send: Send) => Promise<void>, lengthBytes: number, head: Promise<void> | undefined) {
+    await head
     let left = lengthBytes
     await stream(async parts => {
       for (const part of parts) left -= part.length
       if (left < 0) throw new Error(`a reply has more than the ${lengthBytes} bytes announced`)
       await this.#socket.write(parts)
-      this.#sendDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.bodyMs
     })
     if (left > 0) throw new Error(`a reply lacks ${left} of the ${lengthBytes} bytes announced`)
   }
@@ -325,7 +401,7 @@ export class Connection {
   #endSoon(): void {
     if (this.#ended) return
     this.#ended = true
-    this.#socket.end()
+    this.#gone = this.#socket.end()
     this.#endDeadlineMs = this.#options.clock.monotonicMs() + this.#options.timeouts.headerMs
   }
 
@@ -342,4 +418,12 @@ export class Connection {
   }
 }
 
-function noop(): void {}
+function lengthOf(parts: readonly Uint8Array[]): number {
+  let bytes = 0
+  for (const part of parts) bytes += part.length
+  return bytes
+}
+
+function isLast(reply: FrameReply | undefined): boolean {
+  return reply === undefined || reply.close === true
+}

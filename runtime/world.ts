@@ -118,14 +118,24 @@ export interface Listener {
 /** One connection, pulled by its reader: little is received that nobody asked for, so a slow reader slows the sender. */
 export interface Socket {
   readonly remote: Endpoint
-  /** Waits for bytes, puts at least one into `target` and returns how many; 0 means the other side ended. One at a time. */
-  read(target: Uint8Array): Promise<number>
-  /** Queues all parts in order; resolves when the parts may be reused, which is also when the other side keeps up. */
-  write(parts: readonly Uint8Array[]): Promise<void>
+  /**
+   * Waits for bytes, puts at least `least` (1) into `target` and returns how many: fewer, or 0, mean that the other side
+   * ended. One at a time. Whoever wants many at once has them put into `target` without a copy.
+   */
+  read(target: Uint8Array, least?: number): Promise<number>
+  /**
+   * Queues all parts in order; resolves when the parts may be reused, which is also when the other side keeps up.
+   * Undefined when that is so already, as it mostly is.
+   */
+  write(parts: readonly Uint8Array[]): Promise<void> | undefined
   /** Bytes written but not yet taken by the network. */
   readonly queuedBytes: number
-  /** Ends our side after what is queued. */
-  end(): void
+  /** All bytes that ever came. While these and `sentBytes` stand still, the other side is silent. */
+  readonly receivedBytes: number
+  /** All bytes that the network ever took. */
+  readonly sentBytes: number
+  /** Ends our side after what is queued; resolves when the network has taken that, or never will. */
+  end(): Promise<void>
   /** Drops the connection at once; reads and writes under way reject with `reason`. */
   destroy(reason?: Error): void
   readonly closed: boolean

@@ -59,6 +59,34 @@ describe('a frame server', function () {
       expect((await client.reply()).body.toString()).equal('second')
     })
 
+    it('what its handler answers at once, behind what it answers later', async () => {
+      const held = gate<FrameReply>()
+      const client = await start(request => {
+        if (request.command === FIRST) return held.promise
+        return { status: 0, parts: [Buffer.from(request.body.bytesHere(request.lengthBytes)!)] }
+      })
+      client.send(Buffer.concat([requestOf(ECHO, 'a'), requestOf(FIRST), requestOf(ECHO, 'b'), requestOf(ECHO, 'c')]))
+      expect((await client.reply()).body.toString()).equal('a')
+      held.open({ status: 0, parts: [Buffer.from('held')] })
+      for (const text of ['held', 'b', 'c']) expect((await client.reply()).body.toString()).equal(text)
+    })
+
+    it('at once to a slow reader no faster than it reads', async () => {
+      const block = pattern(256 * 1024)
+      let answered = 0
+      const client = await start(() => {
+        answered++
+        return { status: 0, parts: [block] }
+      })
+      client.socket.pause()
+      for (let i = 0; i < 200; i++) client.send(requestOf(ECHO))
+      await steady(() => answered)
+      expect(answered).lessThan(200)
+      expect(harness.accepted[0]!.queuedBytes).at.most(block.length + 10)
+      client.socket.resume()
+      for (let i = 0; i < 200; i++) expect((await client.reply()).body.equals(block)).equal(true)
+    })
+
     it('a request that waits for its turn when those before it have been answered', async () => {
       const first = gate<FrameReply>()
       const turns: number[] = []
@@ -397,6 +425,14 @@ describe('a frame server', function () {
         client.send(requestOf(ECHO))
         expect(await client.reply()).deep.equal({ command: COMMANDS.reply, status: ENOENT, body: Buffer.alloc(0) })
       }
+    })
+
+    it('likewise where it throws at once', async () => {
+      const client = await start(() => {
+        throw new DfsError('not_found')
+      })
+      client.send(requestOf(ECHO), requestOf(ECHO))
+      for (let i = 0; i < 2; i++) expect((await client.reply()).status).equal(ENOENT)
     })
 
     it('into code and reason for those who have proven who they are', async () => {

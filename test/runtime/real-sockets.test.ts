@@ -1,14 +1,14 @@
 import { expect } from 'chai'
-import { realSockets } from '../../runtime/real-sockets.ts'
+import { plainSockets, realSockets } from '../../runtime/real-sockets.ts'
 import { LOOPBACK } from './frame-fixture.ts'
 import { socketsContract } from './sockets-contract.ts'
 
-socketsContract('real sockets', () => ({
-  near: realSockets,
-  far: realSockets,
-  listenAt: LOOPBACK,
-  remove: () => undefined,
-}))
+for (const [name, sockets] of [
+  ['real sockets', realSockets],
+  ['real sockets that use documented means only', plainSockets],
+] as const) {
+  socketsContract(name, () => ({ near: sockets, far: sockets, listenAt: LOOPBACK, remove: () => undefined }))
+}
 
 describe('real sockets', () => {
   it('resolve a name to an address, and an address to itself', async () => {

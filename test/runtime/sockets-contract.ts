@@ -103,6 +103,37 @@ export function socketsContract(name: string, makeHarness: () => SocketsHarness)
       expect(text).equal('abcdef')
     })
 
+    it('give as many bytes as are wanted at least, and fewer only when the other side ends', async () => {
+      const [near, far] = await pair()
+      const sent = new SeededRandom('bytes').bytes(3 * MIB + 5)
+      const sending = (async () => {
+        await near.write([sent.subarray(0, 3)])
+        await near.write([sent.subarray(3)])
+        near.end()
+      })()
+      const received = Buffer.alloc(sent.length)
+      let filled = 0
+      for (const least of [2, 100_000, 300_000, MIB]) {
+        const count = await far.read(received.subarray(filled, filled + 2 * least), least)
+        expect(count).within(least, 2 * least)
+        filled += count
+      }
+      const missing = sent.length - filled
+      expect(await far.read(received.subarray(filled), missing)).equal(missing)
+      expect(received.equals(sent)).equal(true)
+      expect(await far.read(Buffer.alloc(10), 10)).equal(0)
+      await sending
+    })
+
+    it('count what has come and what has gone', async () => {
+      const [near, far] = await pair()
+      const sending = near.write([Buffer.alloc(100), Buffer.alloc(MIB)])
+      await far.read(Buffer.alloc(100 + MIB), 100 + MIB)
+      await sending
+      expect([near.sentBytes, near.receivedBytes]).deep.equal([100 + MIB, 0])
+      expect([far.sentBytes, far.receivedBytes]).deep.equal([0, 100 + MIB])
+    })
+
     it('allow one read at a time', async () => {
       const [, far] = await pair()
       const first = outcomeOf(far.read(Buffer.alloc(1)))
@@ -121,6 +152,24 @@ export function socketsContract(name: string, makeHarness: () => SocketsHarness)
       await far.write([Buffer.from('answer')])
       expect(await readText(near, 6)).equal('answer')
       expect([near.closed, far.closed]).deep.equal([false, false])
+    })
+
+    it('tell when all that was written before the end has gone, or never will', async () => {
+      const [near, far] = await pair()
+      let gone = false
+      void near.write([Buffer.alloc(64 * MIB)])
+      const ending = near.end().then(() => {
+        gone = true
+      })
+      const target = Buffer.alloc(MIB)
+      await far.read(target)
+      expect(gone).equal(false)
+      while ((await far.read(target)) > 0);
+      await ending
+      void outcomeOf(far.write([Buffer.alloc(64 * MIB)]))
+      const broken = far.end()
+      far.destroy()
+      await broken
     })
 
     it('are closed when both sides have ended', async () => {
@@ -265,8 +314,8 @@ export async function readText(socket: Socket, count: number): Promise<string> {
 const filledBy = (byte: number) => (bytes: Buffer) => bytes.every(one => one === byte)
 
 /** What a promise comes to, either way. */
-export function outcomeOf(promise: Promise<unknown>): Promise<unknown> {
-  return promise.then(
+export function outcomeOf(promise: Promise<unknown> | undefined): Promise<unknown> {
+  return Promise.resolve(promise).then(
     value => value,
     (error: unknown) => error,
   )

@@ -522,13 +522,17 @@ async function readAll(socket: Socket): Promise<{ bytes: Buffer; end: unknown }>
 }
 
 /** What a promise comes to, or the errno it fails with. */
-async function errnoOf(promise: Promise<unknown>): Promise<unknown> {
+async function errnoOf(promise: Promise<unknown> | undefined): Promise<unknown> {
   const outcome = await outcomeOf(promise)
   return outcome instanceof SocketError ? outcome.errno : outcome
 }
 
 /** A promise one can look at. */
-function watch<T>(promise: Promise<T>): { state: 'pending' | 'fulfilled' | 'rejected'; readonly promise: Promise<T> } {
+function watch<T>(given: Promise<T> | undefined): {
+  state: 'pending' | 'fulfilled' | 'rejected'
+  readonly promise: Promise<T | undefined>
+} {
+  const promise = Promise.resolve(given)
   const watched: ReturnType<typeof watch<T>> = { state: 'pending', promise }
   promise.then(
     () => {

@@ -309,6 +309,8 @@ class SimListener implements Listener {
 
 interface Reader {
   readonly target: Uint8Array
+  readonly least: number
+  filled: number
   resolve(bytes: number): void
   reject(error: Error): void
 }
@@ -332,6 +334,7 @@ class SimSocket implements Socket {
   /** What has arrived, oldest first. */
   readonly #unread: Uint8Array[] = []
   #unreadBytes = 0
+  #receivedBytes = 0
   #reader: Reader | undefined
   /** The other side's end has arrived. */
   #ended = false
@@ -375,38 +378,56 @@ class SimSocket implements Socket {
     return this.#closed
   }
 
-  read(target: Uint8Array): Promise<number> {
+  get receivedBytes(): number {
+    return this.#receivedBytes
+  }
+
+  get sentBytes(): number {
+    return this.#takenBytes
+  }
+
+  read(target: Uint8Array, least = 1): Promise<number> {
     if (this.#process.life.ended) return never()
     if (this.#reader !== undefined) return Promise.reject(new Error('one read at a time'))
-    if (target.length === 0) return Promise.reject(new RangeError('there is no room to read into'))
-    if (this.#unreadBytes > 0) return Promise.resolve(this.#takeUnread(target))
+    if (target.length < least) return Promise.reject(new RangeError('there is no room to read into'))
+    const filled = this.#unreadBytes > 0 ? this.#takeUnread(target) : 0
+    if (filled >= least) return Promise.resolve(filled)
     if (this.#error !== undefined) return Promise.reject(this.#error)
-    if (this.#ended) return Promise.resolve(0)
+    if (this.#ended) return Promise.resolve(filled)
     return new Promise((resolve, reject) => {
-      this.#reader = { target, resolve, reject }
+      this.#reader = { target, least, filled, resolve, reject }
     })
   }
 
-  write(parts: readonly Uint8Array[]): Promise<void> {
+  write(parts: readonly Uint8Array[]): Promise<void> | undefined {
     if (this.#process.life.ended) return never()
     if (this.#closed || this.#ending) return Promise.reject(this.#error ?? new SocketError('write', 'EPIPE'))
-    return new Promise((resolve, reject) => {
-      for (const part of parts) {
-        if (part.length > 0) this.#borrowed.push(part)
-        this.#writtenBytes += part.length
-      }
-      this.#writes.push({ endBytes: this.#writtenBytes, resolve, reject })
-      // A real kernel often takes what is written at once; when it does not, a buffer used again too soon shows.
-      if (this.#network.random.chance(0.5)) this.#take(this.#takeableBytes)
-      this.#settle()
-      this.#sendOn()
-    })
+    for (const part of parts) {
+      if (part.length > 0) this.#borrowed.push(part)
+      this.#writtenBytes += part.length
+    }
+    // A real kernel often takes what is written at once; when it does not, a buffer used again too soon shows.
+    if (this.#network.random.chance(0.5)) this.#take(this.#takeableBytes)
+    this.#settle()
+    const taken = this.queuedBytes === 0
+    const written = taken
+      ? undefined
+      : new Promise<void>((resolve, reject) => {
+          this.#writes.push({ endBytes: this.#writtenBytes, resolve, reject })
+        })
+    this.#sendOn()
+    return written
   }
 
-  end(): void {
-    if (this.#closed || this.#process.life.ended) return
-    this.#ending = true
-    this.#sendOn()
+  end(): Promise<void> {
+    if (this.#process.life.ended) return never()
+    if (this.#closed) return Promise.resolve()
+    return new Promise(resolve => {
+      this.#writes.push({ endBytes: this.#writtenBytes, resolve, reject: () => resolve() })
+      this.#settle()
+      this.#ending = true
+      this.#sendOn()
+    })
   }
 
   destroy(reason: Error = new SocketError('socket', 'ECONNABORTED')): void {
@@ -580,10 +601,13 @@ class SimSocket implements Socket {
     }
     this.#unread.push(chunk)
     this.#unreadBytes += chunk.length
+    this.#receivedBytes += chunk.length
     const reader = this.#reader
     if (reader === undefined) return
+    reader.filled += this.#takeUnread(reader.target.subarray(reader.filled))
+    if (reader.filled < reader.least) return
     this.#reader = undefined
-    reader.resolve(this.#takeUnread(reader.target))
+    reader.resolve(reader.filled)
   }
 
   /** Something came for a socket that nobody has any more. */
@@ -596,7 +620,7 @@ class SimSocket implements Socket {
     this.#ended = true
     const reader = this.#reader
     this.#reader = undefined
-    reader?.resolve(0)
+    reader?.resolve(reader.filled)
   }
 
   /** The process is through with it: by its own will, or because the connection is. */
