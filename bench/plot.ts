@@ -42,7 +42,7 @@ function bar(row: PairRow, y: number, x: (ratio: number) => number): string[] {
     text(LABELS - 8, middle + 4, label, 'text-anchor="end"'),
     `<rect x="${LABELS}" y="${y}" width="${(x(median) - LABELS).toFixed(1)}" height="${ROW - 6}" fill="${COLOURS[row.topic] ?? '#777'}"/>`,
     line(x(lowest), middle, x(highest), middle, 'black'),
-    text(x(highest) + 6, middle + 4, `${median.toFixed(2)}   ${number(row.pairs.rate)} a second`, 'fill="#333"'),
+    text(x(highest) + 6, middle + 4, `${number(median)}   ${number(row.pairs.rate)} a second`, 'fill="#333"'),
   ]
 }
 

@@ -24,7 +24,7 @@ export function headLines({ machine, date, options }: Omit<Report, 'rows' | 'ski
   const { cores, model, memoryGib, system, node, natsServer, fileSystem } = machine
   return [
     `${date}: ${cores} cores (${model}), ${memoryGib} GiB, ${system}, node ${node}, nats-server ${natsServer}, ${fileSystem}`,
-    `${options.pairs} pairs of ${options.seconds} s each; ratio: median of the pairs [lowest..highest]`,
+    `pairs: ${options.pairs}, runs of ${options.seconds} s; ratio: median of the pairs [lowest..highest]`,
     '',
     inColumns(TITLES),
   ]
@@ -46,7 +46,7 @@ export function rowLines(row: Row): string[] {
 /** `0.16 [0.14..0.18]`, and against what, if it is not a null server. */
 export function ratioText({ pairs, against }: PairRow): string {
   const { median, lowest, highest } = pairs.ratio
-  const text = `${median.toFixed(2)} [${lowest.toFixed(2)}..${highest.toFixed(2)}]`
+  const text = `${number(median)} [${number(lowest)}..${number(highest)}]`
   return against === 'null server' ? text : `${text} of ${against}`
 }
 
