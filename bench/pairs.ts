@@ -11,7 +11,7 @@ export interface Run {
   readonly seconds: number
   readonly p50Ms: number
   readonly p99Ms: number
-  /** Of the seconds: how long the peer took to come near after the last acknowledgement. */
+  /** How long the peer took to come near after the last acknowledgement. */
   readonly drainSeconds?: number
 }
 
@@ -23,6 +23,8 @@ export interface Pairs {
   readonly p50Ms: number
   readonly p99Ms: number
   readonly yardstickRate: number
+  /** Undefined of loads that change nothing. */
+  readonly drainSeconds?: number
 }
 
 /** Measures so many pairs, one side after the other. */
@@ -33,6 +35,7 @@ export async function measurePairs(
 ): Promise<Pairs> {
   const runs: { measured: Run; yardstick: Run }[] = []
   for (let i = 0; i < count; i++) runs.push({ measured: await measured(), yardstick: await yardstick() })
+  const drains = runs.map(pair => pair.measured.drainSeconds).filter(seconds => seconds !== undefined)
   return {
     runs,
     ratio: pairRatios(runs.map(pair => [pair.measured.rate, pair.yardstick.rate] as const)),
@@ -40,5 +43,6 @@ export async function measurePairs(
     p50Ms: median(runs.map(pair => pair.measured.p50Ms)),
     p99Ms: median(runs.map(pair => pair.measured.p99Ms)),
     yardstickRate: median(runs.map(pair => pair.yardstick.rate)),
+    ...(drains.length === 0 ? {} : { drainSeconds: median(drains) }),
   }
 }

@@ -2,7 +2,7 @@
  * The result as a picture: for each row a bar as long as its median ratio to the yardstick, a line from the lowest to
  * the highest, and the rate in words.
  */
-import { number, type Report, size } from './report.ts'
+import { number, type Report, rateText, size } from './report.ts'
 import type { PairRow } from './row.ts'
 
 const WIDTH = 1000
@@ -42,7 +42,7 @@ function bar(row: PairRow, y: number, x: (ratio: number) => number): string[] {
     text(LABELS - 8, middle + 4, label, 'text-anchor="end"'),
     `<rect x="${LABELS}" y="${y}" width="${(x(median) - LABELS).toFixed(1)}" height="${ROW - 6}" fill="${COLOURS[row.topic] ?? '#777'}"/>`,
     line(x(lowest), middle, x(highest), middle, 'black'),
-    text(x(highest) + 6, middle + 4, `${number(median)}   ${number(row.pairs.rate)} a second`, 'fill="#333"'),
+    text(x(highest) + 6, middle + 4, `${number(median)}   ${rateText(row, row.pairs.rate)} a second`, 'fill="#333"'),
   ]
 }
 

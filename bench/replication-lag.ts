@@ -1,5 +1,6 @@
 /** How far the two storage servers are behind each other, by their own word. */
 import type { StorageReport, SyncPeerReport } from '../protocol/storage-messages.ts'
+import { BusError } from '../runtime/bus.ts'
 import type { Timers } from '../runtime/timers.ts'
 import { type BenchCluster, STORAGE_IDS } from './cluster.ts'
 
@@ -37,8 +38,9 @@ export async function untilReplicated(cluster: BenchCluster, timers: Timers, lag
   let last = ''
   let movedMs = startMs
   for (;;) {
-    const members = await Promise.all(STORAGE_IDS.map(id => askMember(cluster, id)))
-    if (lagMs(members) <= lagMsMax) return (performance.now() - startMs) / 1000
+    const members = await askMembers(cluster)
+    const isNear = members.length === STORAGE_IDS.length && lagMs(members) <= lagMsMax
+    if (isNear) return (performance.now() - startMs) / 1000
     const positions = JSON.stringify(members.map(({ report }) => [report.binlogEnd, ...report.positions]))
     if (positions !== last) movedMs = performance.now()
     last = positions
@@ -47,7 +49,17 @@ export async function untilReplicated(cluster: BenchCluster, timers: Timers, lag
   }
 }
 
-async function askMember(cluster: BenchCluster, storageId: number): Promise<Member> {
-  const report = await cluster.report(storageId)
-  return { report, served: (await cluster.syncReport(storageId)).peers }
+/** Asks all members; one that has just started, and is not on the bus yet, is left out. */
+async function askMembers(cluster: BenchCluster): Promise<Member[]> {
+  const members = await Promise.all(
+    STORAGE_IDS.map(async id => {
+      try {
+        return { report: await cluster.report(id), served: (await cluster.syncReport(id)).peers }
+      } catch (error) {
+        if (error instanceof BusError && error.code === 'no_responders') return undefined
+        throw error
+      }
+    }),
+  )
+  return members.filter(member => member !== undefined)
 }

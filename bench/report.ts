@@ -1,6 +1,6 @@
 /** What the bench says: a table on the terminal, row by row as they come, and the result as one object. */
 import type { Machine } from './machine.ts'
-import type { PairRow, Row } from './row.ts'
+import { LARGE_BYTES, type PairRow, type Row } from './row.ts'
 
 export interface Report {
   readonly date: string
@@ -16,8 +16,21 @@ export interface Report {
   readonly skipped: readonly string[]
 }
 
-const COLUMNS = [-38, 8, 5, 6, -9, 10, 9, 9, 10, -21, 8] as const
-const TITLES = ['', 'size', 'conns', 'disk', 'by', 'a second', 'p50 ms', 'p99 ms', 'yardstick', 'ratio', 'cpu, MiB']
+const COLUMNS = [-38, 8, 5, 6, -9, 11, 8, 8, 7, 11, -24, 8] as const
+const TITLES = [
+  '',
+  'size',
+  'conns',
+  'disk',
+  'by',
+  'a second',
+  'p50 ms',
+  'p99 ms',
+  'drain s',
+  'yardstick',
+  'ratio',
+  'cpu, MiB',
+]
 
 /** The lines above the table. */
 export function headLines({ machine, date, options }: Omit<Report, 'rows' | 'skipped'>): string[] {
@@ -37,10 +50,16 @@ export function rowLines(row: Row): string[] {
     return [inColumns([row.name, size(row.sizeBytes), '', row.durability]), `    ${figures.join(', ')}`]
   }
   const { pairs, name, sizeBytes, connections, durability, generator } = row
-  const { rate, p50Ms, p99Ms, yardstickRate } = pairs
+  const { p50Ms, p99Ms, drainSeconds } = pairs
   const cells = [name, size(sizeBytes), connections, durability, generator]
-  const rates = [number(rate), number(p50Ms), number(p99Ms), number(yardstickRate), ratioText(row), useText(row)]
-  return [inColumns([...cells, ...rates])]
+  const times = [number(p50Ms), number(p99Ms), drainSeconds === undefined ? '' : number(drainSeconds)]
+  const rates = [rateText(row, pairs.yardstickRate), ratioText(row), useText(row)]
+  return [inColumns([...cells, rateText(row, pairs.rate), ...times, ...rates])]
+}
+
+/** Files a second, or of large ones MiB. */
+export function rateText({ sizeBytes }: PairRow, rate: number): string {
+  return sizeBytes >= LARGE_BYTES ? `${number((rate * sizeBytes) / 2 ** 20)} MiB` : number(rate)
 }
 
 /** `0.16 [0.14..0.18]`, and against what, if it is not a null server. */

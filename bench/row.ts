@@ -1,6 +1,9 @@
 /** One line of the result. */
 import type { Pairs } from './pairs.ts'
 
+/** From here on a run does a count of files, because a time would hold too few of them. */
+export const LARGE_BYTES = 16 * 2 ** 20
+
 export const TOPICS = ['upload', 'download', 'delete', 'sdk', 'lag', 'catch-up'] as const
 export type Topic = (typeof TOPICS)[number]
 

@@ -10,10 +10,10 @@ import { closedLoop } from './closed-loop.ts'
 import { isContent, makeContent } from './content.ts'
 import { useNativeHash } from './native-hash.ts'
 import { endWithParent } from './parent.ts'
+import { LARGE_BYTES } from './row.ts'
 
 const BUCKET = 'bench'
 const HOT_OBJECTS = 16
-const LARGE_BYTES = 16 * 2 ** 20
 /** A large object waits for its turn on one connection. */
 const TIMEOUT_MS = 30_000
 
@@ -26,7 +26,7 @@ const { servers, user, password: pass, inboxPrefix } = await readCredentials(rea
 const connection = await connect({ servers: [...servers], user, pass, inboxPrefix })
 const objects = await connection.jetstream({ timeout: TIMEOUT_MS }).views.os(BUCKET)
 try {
-  const hot = content.length > LARGE_BYTES ? 1 : HOT_OBJECTS
+  const hot = content.length >= LARGE_BYTES ? 1 : HOT_OBJECTS
   if (name === 'down') for (let i = 0; i < hot; i++) await put(i)
   const plan = {
     outstanding: Number(outstanding),

@@ -12,6 +12,7 @@ import type { Run } from './pairs.ts'
 import { processUses } from './process-use.ts'
 import { benchProgram, type Programs } from './programs.ts'
 import { untilReplicated } from './replication-lag.ts'
+import { LARGE_BYTES } from './row.ts'
 import { checkFile, checkGone, sampleOf } from './sample.ts'
 
 export interface BedOptions {
@@ -34,8 +35,6 @@ export interface Generator {
 /** How far the peer may be behind when an upload run is over: more than that, and the wait counts as well. */
 const LAG_MS_MAX = 1_000
 const SAMPLE_FILES = 16
-/** Reading back files of this size takes a moment each. */
-const LARGE_BYTES = 16 * 2 ** 20
 /** Enough connections for what is only prepared. */
 const PREPARING = 32
 
@@ -117,12 +116,15 @@ export class TestBed {
     return readFileSync(path, 'utf8').split('\n').filter(Boolean)
   }
 
-  /** The run of a load: its time is over when the peer is near. Waits, untimed, until the peers are level. */
+  /**
+   * The run of a load: its time is over when the peer is near, unless each file is so large that its own transfer would be
+   * all that is waited for. Waits, untimed, until the peers are level.
+   */
   async settled(result: LoadResult): Promise<Run> {
     const { timers } = this.#options
     const drainSeconds = await untilReplicated(this.cluster, timers, LAG_MS_MAX)
     await untilReplicated(this.cluster, timers, 0)
-    return { ...runOf(result, drainSeconds), drainSeconds }
+    return { ...runOf(result, this.sizeBytes >= LARGE_BYTES ? 0 : drainSeconds), drainSeconds }
   }
 
   /** Resolves with the seconds until both storage servers have the same. */
@@ -132,7 +134,7 @@ export class TestBed {
 
   /** Reads a sample back from both storage servers. Throws if a byte is wrong. */
   async checkWritten(ids: readonly string[]): Promise<void> {
-    for (const id of sampleOf(ids, this.sizeBytes > LARGE_BYTES ? 1 : SAMPLE_FILES)) {
+    for (const id of sampleOf(ids, this.sizeBytes >= LARGE_BYTES ? 1 : SAMPLE_FILES)) {
       for (const at of this.cluster.storages) await checkFile(at, id, this.sizeBytes)
     }
   }
