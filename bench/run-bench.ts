@@ -66,7 +66,8 @@ const world = realWorld()
 const timers = new Timers(world.clock)
 const programs = new Programs(world, timers)
 const directory = mkdtempSync(join(resolve(flags.directory), 'dfs-bench-'))
-let bed: TestBed | undefined
+/** Set from the beginning of its start: what is half started has to be ended as well. */
+let bed: Promise<TestBed> | undefined
 let ending = false
 for (const [signal, code] of Object.entries(SIGNALS)) {
   process.on(signal, () => void end().then(() => process.exit(code)))
@@ -106,14 +107,15 @@ async function bench(): Promise<void> {
     for (const sizeBytes of matrix.sizes) {
       const own = join(directory, `${durability}-${size(sizeBytes).replace(' ', '-')}`)
       mkdirSync(own)
-      bed = await TestBed.start({ world, timers, programs, directory: own, durability, sizeBytes })
-      for await (const row of rowsOf(bed, matrix)) {
+      bed = TestBed.start({ world, timers, programs, directory: own, durability, sizeBytes })
+      const started = await bed
+      for await (const row of rowsOf(started, matrix)) {
         rows.push(row)
         for (const line of rowLines(row)) console.log(line)
         // After each row: a long run that breaks off was not in vain.
         save(report)
       }
-      await bed.stop()
+      await started.stop()
       bed = undefined
     }
   }
@@ -129,8 +131,10 @@ function save(report: Report): void {
 /** Ends every process that was started and removes what it wrote. */
 async function end(): Promise<void> {
   ending = true
-  await bed?.stop().catch(() => undefined)
   await programs.stopAll()
+  // A bed whose start has failed has ended itself.
+  const started = await bed?.catch(() => undefined)
+  await started?.stop()
   rmSync(directory, { recursive: true, force: true })
 }
 

@@ -62,13 +62,13 @@ export class TestBed {
 
   static async start(options: BedOptions): Promise<TestBed> {
     const cluster = await BenchCluster.start({ ...options, directory: join(options.directory, 'cluster') })
-    const { programs, sizeBytes } = options
-    const serve = async (name: string, ...storages: string[]) => {
-      const { port } = await programs.serve(name, [benchProgram('run-null-server'), String(sizeBytes), ...storages])
-      return { host: '127.0.0.1', port: port as number }
+    try {
+      const nullStorage = await startNull(options, 'null-storage', [])
+      return new TestBed(options, cluster, nullStorage, await startNull(options, 'null-tracker', [nullStorage]))
+    } catch (error) {
+      await cluster.stop()
+      throw error
     }
-    const nullStorage = await serve('null-storage')
-    return new TestBed(options, cluster, nullStorage, await serve('null-tracker', addressOf(nullStorage)))
   }
 
   async stop(): Promise<void> {
@@ -154,6 +154,12 @@ export class TestBed {
     this.ids.push(...this.idsIn(file))
     await this.level()
   }
+}
+
+async function startNull(options: BedOptions, name: string, storages: readonly Endpoint[]): Promise<Endpoint> {
+  const args = [benchProgram('run-null-server'), String(options.sizeBytes), ...storages.map(addressOf)]
+  const { port } = await options.programs.serve(name, args)
+  return { host: '127.0.0.1', port: port as number }
 }
 
 /** Throws if anything failed or had another length; returns the result. */
