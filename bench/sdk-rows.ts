@@ -21,6 +21,7 @@ export interface SdkRowOptions extends Pick<LoadRowOptions, 'pairs' | 'seconds'>
 export async function* sdkRows(bed: TestBed, { pairs, seconds, quick }: SdkRowOptions) {
   const { sizeBytes } = bed
   const isLarge = sizeBytes >= LARGE_BYTES
+  const besideNull = !isLarge && !quick
   const outstanding = isLarge ? LARGE_OUTSTANDING : SOCKETS * OUTSTANDING
   const [fixed, limit] = isLarge ? ['n', LARGE_COUNT] : ['', seconds]
   const run = async (program: string, args: readonly (string | number)[]) =>
@@ -40,7 +41,7 @@ export async function* sdkRows(bed: TestBed, { pairs, seconds, quick }: SdkRowOp
   const nullUpload = async () =>
     runOf(await run('run-sdk-load', [`dup${fixed}`, nothing, sizeBytes, outstanding, limit]))
   const put = async () => runOf(await run('run-object-store', [`up${fixed}`, ops, sizeBytes, outstanding, limit]))
-  if (!isLarge && !quick) yield row('upload by SDK', upload, 'null server', nullUpload)
+  if (besideNull) yield row('upload by SDK', upload, 'null server', nullUpload)
   yield row('upload by SDK', upload, 'Object Store', put)
 
   await bed.prepare(HOT_FILES)
@@ -51,7 +52,7 @@ export async function* sdkRows(bed: TestBed, { pairs, seconds, quick }: SdkRowOp
     return runOf(result)
   }
   const get = async () => runOf(await run('run-object-store', [`down${fixed}`, ops, sizeBytes, outstanding, limit]))
-  if (!isLarge)
+  if (besideNull)
     yield row(
       'download by SDK',
       () => down('down', client),
