@@ -42,7 +42,7 @@ const MONITOR_OFFSET = 1
  * may not grow past half a gigabyte, and so is collected sooner: some 40 MiB of each process are given back, and no
  * throughput that could be measured. What is alive in a busy storage server has 25 MiB.
  */
-const NODE_FLAGS = ['--enable-source-maps', '--max-semi-space-size=2', '--max-old-space-size=512']
+export const NODE_FLAGS = ['--enable-source-maps', '--max-semi-space-size=2', '--max-old-space-size=512']
 
 /** How long servers may take to join after their processes are ready. */
 const JOIN_MS_MAX = 60_000
