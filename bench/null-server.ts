@@ -7,7 +7,7 @@
  */
 import { createServer, Socket } from 'node:net'
 import { writeGroupAndName, writeServer } from '../protocol/data-bodies.ts'
-import { encodeFileName } from '../protocol/file-id.ts'
+import { encodeFileName, tailOf } from '../protocol/file-id.ts'
 import { COMMANDS, frame, header } from '../protocol/frame.ts'
 import type { Endpoint } from '../runtime/world.ts'
 import { makeContent } from './content.ts'
@@ -35,8 +35,7 @@ const FILE = {
   createTimeS: 0,
   crc32: 0,
   salt: 0,
-  extension: 'bin',
-  padding: 0,
+  tail: tailOf('bin', 0),
 }
 /** Content is sent in pieces of this size, so that a large file needs no more memory than this. */
 const PIECE_BYTES = 2 ** 20

@@ -8,7 +8,7 @@ import { parseLoadLine } from '../../bench/load-result.ts'
 import { type NullServer, type NullServerOptions, startNullServer } from '../../bench/null-server.ts'
 import { checkFile, checkGone, sampleOf } from '../../bench/sample.ts'
 import { checked } from '../../bench/test-bed.ts'
-import { decodeFileName, encodeFileName, parseFileId } from '../../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, parseFileId, tailOf } from '../../protocol/file-id.ts'
 import { frame } from '../../protocol/frame.ts'
 import type { Endpoint } from '../../runtime/world.ts'
 
@@ -155,9 +155,9 @@ function problemOf(checking: Promise<void>): Promise<string | undefined> {
 }
 
 function idOf(bytes: Buffer, promised: { sizeBytes?: number } = {}): string {
-  const name = { storePathIndex: 0, directoryIndex: 0, storageId: 1, createTimeS: 1, salt: 0, padding: 0 }
+  const name = { storePathIndex: 0, directoryIndex: 0, storageId: 1, createTimeS: 1, salt: 0, tail: tailOf('bin', 0) }
   const sizeBytes = promised.sizeBytes ?? bytes.length
-  return `group1/${encodeFileName({ ...name, extension: 'bin', sizeBytes, crc32: crc32(bytes) })}`
+  return `group1/${encodeFileName({ ...name, sizeBytes, crc32: crc32(bytes) })}`
 }
 
 function replyOf(group: string, name: string): Buffer {
