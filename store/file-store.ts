@@ -40,8 +40,12 @@ import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
 
-/** Recovery reads at most this many records, or this much time's worth of them. */
-const CHECKPOINT_RECORDS = 2000
+/**
+ * Recovery reads at most so many records, and does so many of them again, or this much time's worth. That a file is in its
+ * slot need not be done again.
+ */
+const CHECKPOINT_RECORDS = 50_000
+const CHECKPOINT_CHANGES = 2000
 const CHECKPOINT_MS = 10_000
 
 /** Errors after which a disk is not written to again; a full one heals by itself. */
@@ -138,6 +142,8 @@ export class FileStore implements Store {
   #tokens = 0
   #pathTurn = 0
   #checkpointed: number
+  /** Renames and removals since the last checkpoint. */
+  #changes = 0
   #checkpointing: Promise<void> | undefined
 
   private constructor(
@@ -180,7 +186,8 @@ export class FileStore implements Store {
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
     this.#binlog.onFlush(({ sequence }) => {
       this.#slotEnds = [...this.#recordedSlots.values()]
-      if (sequence - this.#checkpointed >= CHECKPOINT_RECORDS) void this.#checkpoint()
+      const isDue = sequence - this.#checkpointed >= CHECKPOINT_RECORDS || this.#changes >= CHECKPOINT_CHANGES
+      if (isDue) void this.#checkpoint()
     })
     let cancel = timers.set(CHECKPOINT_MS, tick.bind(this))
     this.#stopCheckpoints = () => cancel()
@@ -653,6 +660,7 @@ export class FileStore implements Store {
 
   async #place(path: StorePath, token: string, name: string): Promise<void> {
     this.#onPhase('recorded')
+    this.#changes++
     await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
     this.#onPhase('renamed')
   }
@@ -673,6 +681,7 @@ export class FileStore implements Store {
 
   async #remove(path: StorePath, name: string): Promise<void> {
     this.#onPhase('recorded')
+    this.#changes++
     const file = decodeFileName(name)
     this.#hotFiles.remove(name)
     const remove = () =>
@@ -714,6 +723,7 @@ export class FileStore implements Store {
 
   async #writeCheckpoint(): Promise<void> {
     const { sequence, timeMs } = this.#binlog.end
+    this.#changes = 0
     const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions, slots: this.#slotEnds }
     for (const path of this.#paths.values()) {
       if (path.failure !== undefined) throw path.failure
