@@ -1,6 +1,6 @@
 /** The disk of a real machine: `node:fs`, with every error turned into a `DiskError` that keeps its cause. */
-import { closeSync, open as openDescriptor } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
+import { close, closeSync, fdatasync, fstat, ftruncate, open as openFile, read, writev } from 'node:fs'
+import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -10,6 +10,8 @@ import { type Disk, type DiskEntry, DiskError, type DiskFile, type DiskLock } fr
 const FILE_MODE = 0o600
 const DIRECTORY_MODE = 0o700
 
+const openDescriptor = promisify(openFile)
+
 const OPEN_FLAGS = { read: 'r', create: 'wx+', update: 'r+' } as const
 
 /** Times the holder of a stale lock is removed before giving up: each one is a race lost to another start. */
@@ -17,8 +19,8 @@ const LOCK_ATTEMPTS = 3
 
 export const realDisk: Disk = {
   async open(path, mode) {
-    const handle = await attempt('open', path, () => open(path, OPEN_FLAGS[mode], FILE_MODE))
-    return new RealFile(handle, path)
+    const descriptor = await attempt('open', path, () => openDescriptor(path, OPEN_FLAGS[mode], FILE_MODE))
+    return new RealFile(descriptor, path)
   },
   rename: (from, to) => attempt('rename', from, () => rename(from, to)),
   remove: path => attempt('remove', path, () => rm(path)),
@@ -46,9 +48,13 @@ async function attempt<T>(action: string, path: string, work: () => Promise<T>):
   try {
     return await work()
   } catch (cause) {
-    if (cause instanceof DiskError) throw cause
-    throw new DiskError(action, path, (cause as NodeJS.ErrnoException).code ?? 'EIO', { cause })
+    throw errorOf(action, path, cause)
   }
+}
+
+function errorOf(action: string, path: string, cause: unknown): DiskError {
+  if (cause instanceof DiskError) return cause
+  return new DiskError(action, path, (cause as NodeJS.ErrnoException).code ?? 'EIO', { cause })
 }
 
 async function statEntry(path: string): Promise<DiskEntry | undefined> {
@@ -62,45 +68,101 @@ async function statEntry(path: string): Promise<DiskEntry | undefined> {
   }
 }
 
+/**
+ * An open file by its descriptor: the callbacks of `node:fs` cost half of what its file handles do. A descriptor that is
+ * closed while it is used may be another file's by then, so closing waits.
+ */
 class RealFile implements DiskFile {
-  readonly #handle: FileHandle
+  readonly #descriptor: number
   readonly #path: string
-  constructor(handle: FileHandle, path: string) {
-    this.#handle = handle
+  #underWay = 0
+  #idle: (() => void) | undefined
+  #closed: Promise<void> | undefined
+
+  constructor(descriptor: number, path: string) {
+    this.#descriptor = descriptor
     this.#path = path
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<number> {
-    return attempt('read', this.#path, async () => {
-      let filled = 0
-      while (filled < target.length) {
-        const { bytesRead } = await this.#handle.read(target, filled, target.length - filled, offsetBytes + filled)
-        if (bytesRead === 0) break
-        filled += bytesRead
+    return this.#call('read', (done, fail) => {
+      const readOn = (filled: number) => {
+        const at = offsetBytes + filled
+        read(this.#descriptor, target, filled, target.length - filled, at, (error, count) => {
+          if (error) fail(error)
+          else if (count === 0 || filled + count === target.length) done(filled + count)
+          else readOn(filled + count)
+        })
       }
-      return filled
+      readOn(0)
     })
   }
 
   write(parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
-    return attempt('write', this.#path, async () => {
-      let left = parts.filter(part => part.length > 0)
-      let at = offsetBytes
-      while (left.length > 0) {
+    return this.#call('write', (done, fail) => {
+      const writeOn = (left: readonly Uint8Array[], at: number) => {
+        if (left.length === 0) return done()
         const batch = left.slice(0, WRITE_PARTS_MAX)
-        const { bytesWritten } = await this.#handle.writev(batch, at)
-        if (bytesWritten === 0) throw new Error('the disk took nothing')
-        at += bytesWritten
-        left = [...withoutFirst(batch, bytesWritten), ...left.slice(WRITE_PARTS_MAX)]
+        writev(this.#descriptor, batch, at, (error, count) => {
+          if (error || count === 0) return fail(error ?? new Error('the disk took nothing'))
+          writeOn([...withoutFirst(batch, count), ...left.slice(WRITE_PARTS_MAX)], at + count)
+        })
       }
+      writeOn(
+        parts.filter(part => part.length > 0),
+        offsetBytes,
+      )
     })
   }
 
-  sync = (): Promise<void> => attempt('sync', this.#path, () => this.#handle.datasync())
-  truncate = (sizeBytes: number): Promise<void> =>
-    attempt('truncate', this.#path, () => this.#handle.truncate(sizeBytes))
-  sizeBytes = (): Promise<number> => attempt('stat', this.#path, async () => (await this.#handle.stat()).size)
-  close = (): Promise<void> => attempt('close', this.#path, () => this.#handle.close())
+  sync(): Promise<void> {
+    return this.#call('sync', (done, fail) => fdatasync(this.#descriptor, error => (error ? fail(error) : done())))
+  }
+
+  truncate(sizeBytes: number): Promise<void> {
+    return this.#call('truncate', (done, fail) =>
+      ftruncate(this.#descriptor, sizeBytes, error => (error ? fail(error) : done())),
+    )
+  }
+
+  sizeBytes(): Promise<number> {
+    return this.#call('stat', (done, fail) =>
+      fstat(this.#descriptor, (error, found) => (error ? fail(error) : done(found.size))),
+    )
+  }
+
+  close(): Promise<void> {
+    // Once: by then the descriptor may be that of any other file.
+    this.#closed ??= this.#close()
+    return this.#closed
+  }
+
+  async #close(): Promise<void> {
+    while (this.#underWay > 0) {
+      await new Promise<void>(resolve => {
+        this.#idle = resolve
+      })
+    }
+    await attempt('close', this.#path, () => promisify(close)(this.#descriptor))
+  }
+
+  #call<T>(action: string, work: (done: (value: T) => void, fail: (cause: Error) => void) => void): Promise<T> {
+    if (this.#closed !== undefined) return Promise.reject(new DiskError(action, this.#path, 'EBADF'))
+    this.#underWay++
+    return new Promise<T>((resolve, reject) => {
+      const ended = () => {
+        if (--this.#underWay === 0) this.#idle?.()
+      }
+      const done = (value: T) => {
+        ended()
+        resolve(value)
+      }
+      work(done, cause => {
+        ended()
+        reject(errorOf(action, this.#path, cause))
+      })
+    })
+  }
 }
 
 /** The system takes at most this many parts in one vectored write (`IOV_MAX`). */
@@ -124,7 +186,7 @@ function withoutFirst(parts: readonly Uint8Array[], bytes: number): Uint8Array[]
  * that ended, so a socket nobody answers on is a left-over and may be replaced.
  */
 async function lock(directory: string): Promise<DiskLock> {
-  const descriptor = await promisify(openDescriptor)(directory, 'r')
+  const descriptor = await openDescriptor(directory, 'r')
   const path = join(directory, 'lock')
   try {
     const address = await addressIn(directory, descriptor)

@@ -20,7 +20,7 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
       throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')
     }
     context.counts.deletes++
-    return { status: 0, release: async () => context.onPhase('acknowledged') }
+    return { status: 0, ...context.acknowledged }
   }
   const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
   // A peer that asks takes us for the source; sending it on could go round for ever.

@@ -25,20 +25,29 @@ interface Wanted {
   readonly length: number
 }
 
-/** FastDFS's download, 14. A peer that asks is never sent to a third member. */
-export async function downloadFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  if (request.lengthBytes <= DOWNLOAD_FIXED_BYTES + 16 || request.lengthBytes > BODY_BYTES_MAX) {
+/** FastDFS's download, 14: at once if everything is at hand. A peer that asks is never sent to a third member. */
+export function downloadFile(context: PortContext, request: FrameRequest): FrameReply | Promise<FrameReply> {
+  const { body, lengthBytes } = request
+  if (lengthBytes <= DOWNLOAD_FIXED_BYTES + 16 || lengthBytes > BODY_BYTES_MAX) {
     throw new DfsError('bad_request', 'a download names a range, a group and a file')
   }
-  const wanted = readDownload(await request.body.bytes(request.lengthBytes))
+  const bytes = body.bytesHere(lengthBytes)
+  if (bytes === undefined) return body.bytes(lengthBytes).then(late => download(context, request, late))
+  return download(context, request, bytes)
+}
+
+function download(context: PortContext, request: FrameRequest, bytes: Buffer): FrameReply | Promise<FrameReply> {
+  const wanted = readDownload(bytes)
   request.bodyTaken()
   admitGroup(context, wanted)
   context.counts.downloads++
   const hot = context.store.cached(wanted.name)
-  if (hot !== undefined) {
-    context.counts.cacheHits++
-    return { status: 0, parts: [cut(context, hot, wanted)] }
-  }
+  if (hot === undefined) return downloadFromDisk(context, request, wanted)
+  context.counts.cacheHits++
+  return { status: 0, parts: [cut(context, hot, wanted)] }
+}
+
+async function downloadFromDisk(context: PortContext, request: FrameRequest, wanted: Wanted): Promise<FrameReply> {
   const parts = admitFile(wanted.name)
   if (parts.slot !== undefined) return downloadSmall(context, request, parts, wanted)
   const file = await readLocal(context, wanted.name, () => context.store.open(wanted.name))

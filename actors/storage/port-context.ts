@@ -4,9 +4,9 @@ import { decodeFileName, type FileNameParts } from '../../protocol/file-id.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
+import type { FrameReply } from '../../runtime/frame-server.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
-import type { OnPhase } from '../../store/phase.ts'
 import { isSlotName } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
 
@@ -40,7 +40,8 @@ export interface PortContext {
   readonly joined: () => boolean
   /** The address clients know us by. */
   readonly ownIp: () => string
-  readonly onPhase: OnPhase
+  /** What is to be done once a change has been answered, if anybody listens to its phases. */
+  readonly acknowledged: Pick<FrameReply, 'release'>
   /** Tells the world that a copy is bad. */
   readonly onCorruption: (name: string, error: Error) => void
 }

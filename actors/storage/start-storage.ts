@@ -75,6 +75,7 @@ const CLOSE_GRACE_MS = 3_000
 
 export async function startStorage(context: RoleContext, options: StorageOptions): Promise<RunningStorage> {
   const { world, timers, log, prefix } = context
+  const { onPhase } = options
   const { identity, lock } = await openDirectory(world, options)
   const { storageId, group, incarnation } = identity
   const actorId = `storage-${storageId}`
@@ -140,7 +141,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     peers: () => actor.state?.peers ?? new Map(),
     joined: () => actor.state?.joined === true,
     ownIp: () => ownIp,
-    onPhase: options.onPhase ?? (() => undefined),
+    acknowledged: onPhase === undefined ? {} : { release: async () => onPhase('acknowledged') },
     onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
   }
   const port = await FrameServer.listen({

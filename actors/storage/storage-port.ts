@@ -24,7 +24,7 @@ export function closesAfter(errno: number): boolean {
 
 /** Answers all commands of the data port. */
 export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarnation: string): FrameHandler {
-  const answer = (request: FrameRequest): Promise<FrameReply | undefined> => {
+  const answer = (request: FrameRequest): ReturnType<FrameHandler> => {
     switch (request.command) {
       case COMMANDS.uploadFile:
         return uploadFile(context, request)
@@ -35,9 +35,9 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
       case COMMANDS.queryFileInfo:
         return queryFileInfo(context, request)
       case COMMANDS.activeTest:
-        return Promise.resolve({ status: 0 })
+        return { status: 0 }
       case COMMANDS.quit:
-        return Promise.resolve(undefined)
+        return undefined
       case COMMANDS.authenticate:
         return gatekeeper.challenge(request)
       case COMMANDS.prove:
@@ -53,22 +53,26 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
       case COMMANDS.syncRun:
         return syncRun(context, request)
       default:
-        return Promise.reject(new DfsError('bad_request', `command ${request.command} is not known here`))
+        throw new DfsError('bad_request', `command ${request.command} is not known here`)
     }
   }
-  return async request => {
+  return request => {
     try {
-      return await answer(request)
+      const reply = answer(request)
+      return reply instanceof Promise ? reply.catch(error => fail(context, error)) : reply
     } catch (error) {
-      context.counts.failed++
-      if (error instanceof DiskError) {
-        if (FULL.has(error.errno)) throw new DfsError('no_space', undefined, { cause: error })
-        context.log.error({ err: error }, 'a disk failed under a request')
-        throw new DfsError('unavailable', 'a disk of this server failed', { cause: error })
-      }
-      throw error
+      return fail(context, error)
     }
   }
+}
+
+/** Counts a failure, and says what it is for whoever asked. */
+function fail({ counts, log }: PortContext, error: unknown): never {
+  counts.failed++
+  if (!(error instanceof DiskError)) throw error
+  if (FULL.has(error.errno)) throw new DfsError('no_space', undefined, { cause: error })
+  log.error({ err: error }, 'a disk failed under a request')
+  throw new DfsError('unavailable', 'a disk of this server failed', { cause: error })
 }
 
 /** Private commands are for those who have proven the secret. */

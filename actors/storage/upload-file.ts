@@ -89,8 +89,8 @@ function admitUpload(context: PortContext, { extension }: Pick<UploadFields, 'ex
   if (wrong !== undefined) throw wrong
 }
 
-function acknowledge({ store, onPhase }: PortContext, name: string): FrameReply {
-  return { status: 0, parts: [writeGroupAndName(store.group, name)], release: async () => onPhase('acknowledged') }
+function acknowledge({ store, acknowledged }: PortContext, name: string): FrameReply {
+  return { status: 0, parts: [writeGroupAndName(store.group, name)], ...acknowledged }
 }
 
 async function upload(
