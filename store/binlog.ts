@@ -2,9 +2,13 @@
  * The binlog: the redo log of the store, and what its peers are fed with.
  *
  *     append ─▶ queue ─▶ flush: write lines, fdatasync ─▶ effects (rename, remove) ─▶ end moves, listeners, promises
+ *                              slots of small files ──┘
  *
  * A record is durable before its effect is visible, and its effect is visible before anybody (a caller, a peer, a
  * mark) may know of the record. Appends that arrive while a flush is under way go together into the next one.
+ *
+ * Slots are made durable at the same time as their records: a flush is done when both are. Until then none of it was
+ * acknowledged; of the last flush, recovery cuts what has no slot.
  */
 import { type BinlogOp, type BinlogRecord, encodeRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
@@ -23,11 +27,16 @@ export interface RecordDraft {
   readonly lacksFile?: boolean | undefined
   readonly origin?: RecordOrigin | undefined
   readonly uploadId?: string | undefined
+  /** Makes durable what the record stands for, while the record is. */
+  readonly data?: (() => Promise<void>) | undefined
   /** The source's time, for records of a peer; ours otherwise. */
   readonly timeMs?: number
   /** Makes the change visible. Safe to repeat: recovery does it again. */
   readonly effect: () => Promise<void>
 }
+
+/** Why a record is not in the binlog, and will not be at the next start: nothing stands for it. */
+export class NotRecordedError extends DfsError {}
 
 /** Where a flush ended, and its lines, line feeds included. */
 export interface Flush {
@@ -154,13 +163,18 @@ export class Binlog {
       const batch = this.#queue.splice(0, BATCH_RECORDS_MAX)
       const records = batch.map(waiting => this.#recordOf(waiting, this.#durableSequence + 1))
       const lines = records.map(encodeRecord)
-      try {
-        await this.#write(Buffer.from(lines.join(''), 'latin1'), batch[0]!.sequence)
-      } catch (error) {
-        if (await this.#undo(error, batch[0]!.sequence)) this.#reject(batch, new DfsError('no_space'))
-        else this.#fail(error as Error, batch)
+      const bytes = Buffer.from(lines.join(''), 'latin1')
+      const data = batch.map(({ draft }) => draft.data?.())
+      // Whatever becomes of the others: nobody may be writing any more when their callers are told.
+      const [written, ...kept] = await Promise.allSettled([this.#write(bytes, batch[0]!.sequence), ...data])
+      const problem = failureOf(written) ?? kept.map(failureOf).find(failure => failure !== undefined)
+      if (problem !== undefined) {
+        const isUndone = await this.#undo(written.status === 'fulfilled', problem, batch[0]!.sequence)
+        if (isUndone) this.#reject(batch, notRecorded(problem))
+        else this.#fail(problem, batch)
         break
       }
+      this.#fileBytes += bytes.length
       this.#durableSequence = batch.at(-1)!.sequence
       // Effects of one batch wait for those of the last: a removal must not overtake the rename it follows.
       this.#effects = this.#effects.then(() => this.#takeEffect(batch, records, lines))
@@ -185,14 +199,17 @@ export class Binlog {
     this.#syncing = true
     if (this.#syncs) await this.#file.sync()
     this.#syncing = false
-    this.#fileBytes += bytes.length
   }
 
-  /** A disk that was full before anything was synced has promised nothing: what was written of the batch is taken back. */
-  async #undo(error: unknown, firstSequence: number): Promise<boolean> {
-    if (this.#syncing || !isFull(error)) return false
+  /**
+   * Takes back what was written of a batch that failed, if that can be: a disk that was full before anything was synced has
+   * promised nothing; and lines that are durable, but not what they stand for, are cut off again.
+   */
+  async #undo(isWritten: boolean, problem: Error, firstSequence: number): Promise<boolean> {
+    if (!isWritten && (this.#syncing || !isFull(problem))) return false
     try {
       await this.#file?.truncate(this.#fileBytes)
+      if (isWritten && this.#syncs) await this.#file?.sync()
     } catch {
       // Then the end of the file is not known any more, and nothing may be written after it.
       return false
@@ -238,6 +255,15 @@ export class Binlog {
   #reject(batch: readonly Waiting[], error: DfsError): void {
     for (const waiting of [...batch, ...this.#queue.splice(0)]) waiting.reject(error)
   }
+}
+
+function failureOf(result: PromiseSettledResult<unknown> | undefined): Error | undefined {
+  return result?.status === 'rejected' ? result.reason : undefined
+}
+
+function notRecorded(cause: Error): NotRecordedError {
+  if (isFull(cause)) return new NotRecordedError('no_space', undefined, { cause })
+  return new NotRecordedError('unavailable', 'a disk of this server failed', { cause })
 }
 
 function isDelete(op: BinlogOp): boolean {

@@ -20,7 +20,7 @@ import {
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
-import { Binlog, type BinlogEnd, type Flush } from './binlog.ts'
+import { Binlog, type BinlogEnd, type Flush, NotRecordedError } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
 import { type SlotEnd, writeCheckpoint } from './checkpoint.ts'
@@ -32,7 +32,7 @@ import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
-import { SlotAllocator, writerOf } from './segments.ts'
+import { SlotAllocator, type SlotPlace, writerOf } from './segments.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, ShippedRecord, Store, Upload } from './store.ts'
@@ -134,8 +134,6 @@ export class FileStore implements Store {
   readonly #enqueued = new Map<number, { at: BinlogPosition; done: Promise<unknown> }>()
   /** Resolves when the record before has been given to the binlog, by source. */
   readonly #turns = new Map<number, Promise<void>>()
-  /** Slots of peers' files that are being written, by name. */
-  readonly #filling = new Map<string, Promise<void>>()
   readonly #stopCheckpoints: () => void
   /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
   #begun = false
@@ -370,8 +368,7 @@ export class FileStore implements Store {
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
       const file = content instanceof IncomingFile ? content : undefined
-      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fillOnce(shipped, content)
-      await Promise.all([before?.catch(ignore), sealed])
+      await Promise.all([before?.catch(ignore), file === undefined ? undefined : this.#seal(file)])
       try {
         done = this.#enqueue(shipped, content)
       } catch (error) {
@@ -380,11 +377,7 @@ export class FileStore implements Store {
       }
     })()
     this.#turns.set(source, turn)
-    try {
-      await turn
-    } finally {
-      this.#filling.delete(shipped.record.name)
-    }
+    await turn
     await done
   }
 
@@ -455,29 +448,30 @@ export class FileStore implements Store {
     const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
     writeSlotHeader(slot, header)
     const name = nameOfSlot(place, header)
-    path.reserve(slotBytes)
-    this.#onPhase('written')
-    try {
-      await this.#guard(path, () => path.segments.put(place, slot.subarray(0, slotBytes)))
-    } catch (error) {
-      this.#allocators.get(path.index)!.leave(segmentId)
-      await this.#takeBack(path, name)
-      throw error
-    }
-    this.#onPhase('synced')
     const end = { storePathIndex: path.index, segmentId, endBytes: offsetBytes + slotBytes }
     const effect = async () => {
       this.#onPhase('recorded')
       this.#noteSlot(end)
       this.#onPhase('renamed')
     }
+    const data = () => this.#put(path, place, slot.subarray(0, slotBytes))
     try {
-      await this.#binlog.append(() => ({ op: 'C', name, inSlot: true, uploadId, effect }))
+      await this.#binlog.append(() => ({ op: 'C', name, inSlot: true, uploadId, data, effect }))
     } catch (error) {
+      // The next one does not go behind a place that may be empty.
+      this.#allocators.get(path.index)!.leave(segmentId)
       if (isNowhere(error)) await this.#takeBack(path, name)
       throw error
     }
     return name
+  }
+
+  /** Puts a slot in its place; durable when it resolves. */
+  async #put(path: StorePath, place: SlotPlace, slot: Uint8Array): Promise<void> {
+    path.reserve(slot.length)
+    this.#onPhase('written')
+    await this.#guard(path, () => path.segments.put(place, slot))
+    this.#onPhase('synced')
   }
 
   /** Frees the slot of an upload that failed and has no record: nobody was told of it, and no start shall find it. */
@@ -490,26 +484,6 @@ export class FileStore implements Store {
     const last = this.#recordedSlots.get(end.storePathIndex)
     // The last slots of a segment and the first of the next are written side by side.
     if (last === undefined || end.segmentId >= last.segmentId) this.#recordedSlots.set(end.storePathIndex, end)
-  }
-
-  /**
-   * Puts what a source has shipped into its slot, once. A connection that broke may still have in it what the next one
-   * brings again: by the time that is read, the file may have been deleted.
-   */
-  async #fillOnce({ origin, record, file }: ShippedRecord, slot: Uint8Array | undefined): Promise<void> {
-    if (slot === undefined || !isAfter(origin, this.#lastOf(origin.storageId).at)) return
-    const filling = this.#filling.get(record.name) ?? this.#fill(file, slot)
-    this.#filling.set(record.name, filling)
-    await filling
-  }
-
-  async #fill(file: FileNameParts, slot: Uint8Array): Promise<void> {
-    const path = this.#choosePath(file.storePathIndex, slot.length)
-    const place = { storageId: file.storageId!, ...file.slot! }
-    path.reserve(slot.length)
-    this.#onPhase('written')
-    await this.#guard(path, () => path.segments.put(place, slot))
-    this.#onPhase('synced')
   }
 
   #tailOf(extension: string): string {
@@ -551,7 +525,6 @@ export class FileStore implements Store {
     content: IncomingFile | Uint8Array | undefined,
   ): Promise<unknown> {
     const file = content instanceof IncomingFile ? content : undefined
-    const inSlot = content instanceof Uint8Array
     const source = origin.storageId
     const last = this.#lastOf(source)
     if (!isAfter(origin, last.at)) return Promise.all([last.done, file?.discard()])
@@ -563,7 +536,9 @@ export class FileStore implements Store {
       )
     }
     const { name, timeMs, uploadId } = record
-    const path = this.#pathOf(parts)
+    const slot = content instanceof Uint8Array ? content : undefined
+    const path = slot === undefined ? this.#pathOf(parts) : this.#choosePath(parts.storePathIndex, slot.length)
+    const data = slot && (() => this.#put(path, { storageId: source, ...parts.slot! }, slot))
     const token = file?.token
     const isCreate = record.op === 'C'
     if (!isCreate && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')
@@ -575,11 +550,12 @@ export class FileStore implements Store {
       op: isCreate ? 'c' : 'd',
       name,
       token,
-      inSlot,
+      inSlot: slot !== undefined,
       lacksFile,
       origin,
       uploadId,
       timeMs,
+      data,
       effect,
     }))
     const appended = file === undefined ? recorded : discardIfNowhere(file, recorded)
@@ -749,7 +725,7 @@ function notKept(): DfsError {
 }
 
 function isNowhere(error: unknown): boolean {
-  return error instanceof DfsError && error.code === 'no_space'
+  return error instanceof NotRecordedError
 }
 
 /** Throws unless the disk behind a path is there and good: only then may it be said that it does not have a file. */

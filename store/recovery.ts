@@ -23,6 +23,7 @@ import { binlogDirectory, epochBefore, fileOf, findSequence, listBinlogFiles, re
 import { readRecords } from './binlog-reader.ts'
 import { readCheckpoint, type SlotEnd } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
+import { cutUnfinished } from './last-flush.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeAgain, removeFile } from './placing.ts'
 import { SlotOrphanSearch } from './slot-orphans.ts'
@@ -94,6 +95,10 @@ export async function recover(
     const from = await findSequence(file, checkpoint.sequence + 1)
     await makeDurable(file, from)
     if (from === 0) orphans.noteFile(firstSequence)
+    if (path === replayed.at(-1)!.path) {
+      const range = { fromBytes: from, afterSequence: checkpoint.sequence }
+      tornBytes += await cutUnfinished(file, range, storePaths)
+    }
     let bytes = await file.sizeBytes()
     lastSequence = firstSequence - 1
     for await (const { record, offsetBytes } of readLines(file, from)) {
@@ -102,7 +107,7 @@ export async function recover(
         if (isLastFile && (await isTornEnd(file, offsetBytes, lastSequence))) {
           // What a checkpoint covers was acknowledged: that is damage, even at the very end.
           if (lastSequence < checkpoint.sequence) damagedLines++
-          tornBytes = bytes - offsetBytes
+          tornBytes += bytes - offsetBytes
           bytes = offsetBytes
           await file.truncate(bytes)
           break

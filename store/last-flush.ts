@@ -1,0 +1,47 @@
+/**
+ * The last flush before a crash. Slots and records of a flush are made durable at the same time, so of one that was not
+ * finished, and not acknowledged, any part may be there: a record that has no slot is cut off, with what follows it.
+ *
+ *     records   ... [earlier flush] [C][C][D][C]
+ *     slots                          ok ok    -        cut here
+ *
+ * A later flush is only begun when the one before is durable, so no other record has to be looked at. A slot that was
+ * damaged since looks the same: its record is cut, too, and what peers have of it they keep.
+ */
+import type { BinlogRecord } from '../protocol/binlog-record.ts'
+import { decodeFileName } from '../protocol/file-id.ts'
+import type { DiskFile } from '../runtime/world.ts'
+import { readLines } from './binlog-files.ts'
+import { stateOf } from './slot.ts'
+import type { StorePath } from './store-path.ts'
+
+/** Cuts a binlog's last file in front of the first record without its slot; returns how many bytes. */
+export async function cutUnfinished(
+  file: DiskFile,
+  range: { fromBytes: number; afterSequence: number },
+  storePaths: ReadonlyMap<number, StorePath>,
+): Promise<number> {
+  let last: { offsetBytes: number; record: BinlogRecord }[] = []
+  for await (const { record, offsetBytes } of readLines(file, range.fromBytes)) {
+    if (record === undefined || record.sequence <= range.afterSequence) continue
+    if (last[0]?.record.batch !== record.batch) last = []
+    last.push({ offsetBytes, record })
+  }
+  for (const { record, offsetBytes } of last) {
+    if (!record.inSlot || (await hasSlot(record.name, storePaths))) continue
+    const cutBytes = (await file.sizeBytes()) - offsetBytes
+    await file.truncate(offsetBytes)
+    return cutBytes
+  }
+  return 0
+}
+
+async function hasSlot(name: string, storePaths: ReadonlyMap<number, StorePath>): Promise<boolean> {
+  const parts = decodeFileName(name)
+  const path = storePaths.get(parts.storePathIndex)
+  // A disk that is not there is not judged.
+  if (path === undefined || path.failure !== undefined || parts.slot === undefined) return true
+  const slot = Buffer.alloc(parts.slot.slotBytes)
+  await path.segments.readRaw(parts, slot)
+  return stateOf(slot, parts) !== 'corrupt'
+}
