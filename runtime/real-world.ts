@@ -28,6 +28,7 @@ const clock: Clock = {
     const timer = setTimeout(ring, delayMs)
     return () => clearTimeout(timer)
   },
+  turn: () => new Promise(resolve => setImmediate(resolve)),
 }
 
 const random: Random = {

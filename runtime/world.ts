@@ -28,6 +28,8 @@ export interface Clock {
   monotonicMs(): number
   /** Calls `ring` once after `delayMs`. */
   alarm(delayMs: number, ring: () => void): Cancel
+  /** Resolves when everything that has arrived by now has been dealt with: at once, where nothing has. */
+  turn(): Promise<void>
 }
 
 /** Unpredictable bytes in production, seeded ones in a simulation. */

@@ -18,6 +18,9 @@ import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
 /** Records of one flush: 512 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
 export const BATCH_RECORDS_MAX = 1024
 
+/** A record waits so many turns of the event loop at most for others to go with it: some hundred microseconds. */
+const GATHER_TURNS_MAX = 8
+
 /** What the caller says of a record; the binlog gives it its place. */
 export interface RecordDraft {
   readonly op: BinlogOp
@@ -160,6 +163,7 @@ export class Binlog {
   /** Writes batch after batch until nobody waits. Never rejects. */
   async #flush(): Promise<void> {
     while (this.#queue.length > 0) {
+      await this.#gather()
       const batch = this.#queue.splice(0, BATCH_RECORDS_MAX)
       const records = batch.map(waiting => this.#recordOf(waiting, this.#durableSequence + 1))
       const lines = records.map(encodeRecord)
@@ -180,6 +184,15 @@ export class Binlog {
       this.#effects = this.#effects.then(() => this.#takeEffect(batch, records, lines))
     }
     this.#flushing = undefined
+  }
+
+  /** Waits while more comes with every turn: those who were answered together come again together, and go together. */
+  async #gather(): Promise<void> {
+    for (let turn = 0; turn < GATHER_TURNS_MAX; turn++) {
+      const before = this.#queue.length
+      await this.#clock.turn()
+      if (this.#queue.length === before) return
+    }
   }
 
   async #write(bytes: Buffer, firstSequence: number): Promise<void> {

@@ -64,6 +64,8 @@ export class SegmentFile {
 
   /** Never rejects. */
   async #flush(): Promise<void> {
+    // What is put in the same turn goes together.
+    await undefined
     while (this.#queue.length > 0) {
       const batch = this.#queue
       this.#queue = []

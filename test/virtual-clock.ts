@@ -28,6 +28,10 @@ export class VirtualClock implements Clock {
     return () => void this.#alarms.delete(alarm)
   }
 
+  turn(): Promise<void> {
+    return new Promise(resolve => setImmediate(resolve))
+  }
+
   /** How many alarms are set. */
   get alarmCount(): number {
     return this.#alarms.size

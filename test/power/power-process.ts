@@ -129,6 +129,7 @@ function contextOf(disk: LazyDisk): RoleContext {
     wallMs: () => clock.wallMs(),
     monotonicMs: () => clock.monotonicMs() * HASTE,
     alarm: (delayMs, ring) => clock.alarm(delayMs / HASTE, ring),
+    turn: () => clock.turn(),
   }
   const timers = new Timers(hasty)
   const broker = new MemoryBroker(timers, real.random)

@@ -276,6 +276,7 @@ class FakeClock implements Clock {
 
   wallMs = () => this.#nowMs
   monotonicMs = () => this.#nowMs
+  turn = () => Promise.resolve()
 
   alarm(delayMs: number, ring: () => void) {
     const alarm = { atMs: this.#nowMs + delayMs, ring }

@@ -103,6 +103,7 @@ function handClock(): Clock & { advance(ms: number): void } {
   return {
     wallMs: () => nowMs,
     monotonicMs: () => nowMs,
+    turn: () => Promise.resolve(),
     alarm(delayMs, ring) {
       const alarm = { atMs: nowMs + delayMs, ring }
       alarms.push(alarm)

@@ -131,9 +131,15 @@ describe('timers', () => {
     expect(rung).deep.equal(['before@1', 'after@1', 'later@2'])
   })
 
+  const now = {
+    wallMs: () => clock.wallMs(),
+    monotonicMs: () => clock.monotonicMs(),
+    turn: () => clock.turn(),
+  }
+
   it('ring no earlier than due when the clock rings too early', () => {
     const early: typeof clock.alarm = (delayMs, ring) => clock.alarm(delayMs / 2, ring)
-    const hasty = new Timers({ wallMs: () => clock.wallMs(), monotonicMs: () => clock.monotonicMs(), alarm: early })
+    const hasty = new Timers({ ...now, alarm: early })
     hasty.set(8, note('a'))
     clock.advance(7)
     expect(rung).deep.equal([])
@@ -149,7 +155,7 @@ describe('timers', () => {
       delays.push(delayMs)
       return clock.alarm(delayMs, ring)
     }
-    const far = new Timers({ wallMs: () => clock.wallMs(), monotonicMs: () => clock.monotonicMs(), alarm })
+    const far = new Timers({ ...now, alarm })
     far.set(2 ** 32, note('far'))
     const cancelNever = far.set(Number.POSITIVE_INFINITY, note('never'))
     clock.advance(2 ** 32 - 1)

@@ -35,6 +35,7 @@ export class SimClock {
       wallMs: () => Math.floor(WALL_START_MS + this.#wallOffsetMs + loop.nowMs * rate),
       monotonicMs: () => (loop.nowMs - bornMs) * rate,
       alarm: (delayMs, ring) => loop.after(Math.max(ALARM_MS_MIN, delayMs / rate), life, 'alarm', ring),
+      turn: () => new Promise(resolve => void loop.after(0, life, 'turn', resolve)),
     }
   }
 }

@@ -29,6 +29,7 @@ describe('a file that a storage server does not have', function () {
         wallMs: () => clock.wallMs() + aheadMs,
         monotonicMs: () => clock.monotonicMs() * HASTE,
         alarm: (delayMs, ring) => clock.alarm(delayMs / HASTE, ring),
+        turn: () => clock.turn(),
       },
     })
   })
