@@ -178,7 +178,7 @@ describe('binlog', () => {
     expect(records.map(({ sequence, batch }) => [sequence, batch])).to.deep.equal([
       [1030, 5],
       [1031, 1031],
-      [1032, 1032],
+      [1032, 1031],
     ])
     await later.close()
   })

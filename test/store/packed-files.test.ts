@@ -120,14 +120,25 @@ describe('packed files', () => {
     expect((await recordsOf(store)).map(({ name }) => name)).to.deep.equal(names)
   })
 
-  it('are durable, with the entry of their segment, before their record is written', async () => {
-    const { store, disk } = await open()
-    await upload(store, contentOf(100))
-    const record = disk.find('begin', { action: 'write', path: /binlog/ })
-    for (const action of ['sync', 'syncDirectory'] as const) {
-      expect(disk.find('end', { action, path: /segments\/7/ }), action).to.be.within(0, record)
-    }
-  })
+  for (const [what, pattern] of [
+    ['their bytes', { action: 'sync', path: /segments\/7/ }],
+    ['the entry of their segment', { action: 'syncDirectory', path: /segments\/7/ }],
+    ['their record', { action: 'sync', path: /binlog/ }],
+  ] as const) {
+    it(`are not acknowledged before ${what} are durable`, async () => {
+      const { store, disk } = await open()
+      const held = disk.hold(pattern)
+      let isAcknowledged = false
+      const uploaded = upload(store, contentOf(100)).then(() => {
+        isAcknowledged = true
+      })
+      await held.reached
+      for (let i = 0; i < 20; i++) await new Promise(setImmediate)
+      expect(isAcknowledged).to.equal(false)
+      held.release()
+      await uploaded
+    })
+  }
 
   it('that come together take one write and one sync for their bytes, and the same for their records', async () => {
     const { store, disk } = await open()
@@ -232,7 +243,7 @@ describe('packed files', () => {
         await new Promise(setImmediate)
         held.release()
         await first
-        for (const outcome of await others) expect(outcome).to.have.nested.property('reason.errno', 'ENOSPC')
+        for (const outcome of await others) expect(outcome).to.have.nested.property('reason.code', 'no_space')
         expect(store.storePaths[0]).to.include({ writable: true })
         const after = await upload(store, contentOf(10, 6))
         const again = await crash()
@@ -262,7 +273,9 @@ describe('packed files', () => {
         const { store, disk } = await open('data', { storePaths: twoPaths() })
         const kept = action === 'syncDirectory' ? undefined : await pack(store, contentOf(10), { storePathIndex: 0 })
         disk.fail({ action, path: /a\/segments\/7/ }, 'EIO')
-        expect(await rejection(pack(store, contentOf(10, 2), { storePathIndex: 0 }))).to.include({ errno: 'EIO' })
+        expect(await rejection(pack(store, contentOf(10, 2), { storePathIndex: 0 }))).to.include({
+          code: 'unavailable',
+        })
         expect(store.storePaths.map(({ writable }) => writable)).to.deep.equal([false, true])
         for (let i = 0; i < 3; i++) expect((await upload(store, contentOf(10, i))).slice(0, 3)).to.equal('M01')
         expect(await rejection(pack(store, contentOf(10), { storePathIndex: 0 }))).to.include({ code: 'no_space' })
