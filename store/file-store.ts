@@ -32,7 +32,7 @@ import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './plac
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
 import { SlotAllocator } from './segments.ts'
-import { nameOfSlot, slotBytesFor, writeSlotHeader } from './slot.ts'
+import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, ShippedRecord, Store, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
@@ -230,8 +230,9 @@ export class FileStore implements Store {
     return this.#remember(upload, this.#create(file, upload))
   }
 
-  get segmentFileBytesMax(): number {
-    return this.#options.segmentFileBytesMax
+  packs(sizeBytes: number): boolean {
+    const { segmentFileBytesMax } = this.#options
+    return segmentFileBytesMax > 0 && sizeBytes <= Math.min(segmentFileBytesMax, PACKED_BYTES_MAX)
   }
 
   async pack(slot: Buffer, upload: PackedUpload): Promise<string> {

@@ -25,6 +25,9 @@ export const SEGMENT_BYTES = 64 * 1024 * 1024
 /** The largest slot, an eighth of a segment, as FastDFS: what is left at a segment's end is little. */
 export const SLOT_BYTES_MAX = SEGMENT_BYTES / 8
 
+/** The largest file that has a slot. */
+export const PACKED_BYTES_MAX = SLOT_BYTES_MAX - SLOT_HEADER_BYTES
+
 /** Slots begin at multiples of this, so that no header lies across two sectors. */
 export const SLOT_ALIGNMENT = 64
 

@@ -59,8 +59,8 @@ export interface Store {
    * belongs to the store from here on, whatever happens.
    */
   create(file: IncomingFile, upload: Upload): Promise<string>
-  /** Files of up to so many bytes are packed into segments. */
-  readonly segmentFileBytesMax: number
+  /** Whether a file of this size is packed into a segment. */
+  packs(sizeBytes: number): boolean
   /**
    * The same for a small file at hand: `slot` has `slotBytesFor` its size, the file behind room for the header, and must
    * not change before it is done.

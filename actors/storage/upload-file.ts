@@ -28,7 +28,7 @@ export async function uploadFile(context: PortContext, request: FrameRequest, up
   const fields = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
   if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
   admitUpload(context, fields)
-  if (fields.sizeBytes <= context.store.segmentFileBytesMax) return uploadSmall(context, request, fields, uploadId)
+  if (context.store.packs(fields.sizeBytes)) return uploadSmall(context, request, fields, uploadId)
   return upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
 }
 

@@ -6,6 +6,7 @@ import {
   isHeaderOf,
   isSlotName,
   nameOfSlot,
+  PACKED_BYTES_MAX,
   readSlotHeader,
   SEGMENT_BYTES,
   SLOT_ALIGNMENT,
@@ -17,19 +18,17 @@ import {
 } from '../../store/slot.ts'
 import { contentOf as bytesOf, sumOf } from './store-fixture.ts'
 
-/** The largest file that has a slot. */
-const FILE_BYTES_MAX = SLOT_BYTES_MAX - SLOT_HEADER_BYTES
 const PLACE = { storePathIndex: 0, storageId: 7, segmentId: 0x0010_0001, offsetBytes: 4352 }
 const TYPE_FREE = 0
 
 const sizes = fc.oneof(
-  fc.nat(FILE_BYTES_MAX),
+  fc.nat(PACKED_BYTES_MAX),
   fc.nat(2_000),
   // Around where one size of slots ends and the next begins.
   fc
     .tuple(fc.integer({ min: 6, max: 23 }), fc.nat(16), fc.integer({ min: -1, max: 1 }))
     .map(([octave, step, by]) => 2 ** octave + (step * 2 ** octave) / 16 - SLOT_HEADER_BYTES + by)
-    .filter(bytes => Number.isInteger(bytes) && bytes >= 0 && bytes <= FILE_BYTES_MAX),
+    .filter(bytes => Number.isInteger(bytes) && bytes >= 0 && bytes <= PACKED_BYTES_MAX),
 )
 const tails = fc
   .tuple(fc.constantFrom('', 'a', 'gz', 'jpg', 'tar.gz', 'a.', '-_.-_', '123456'), fc.nat(9_999_999))
@@ -259,14 +258,14 @@ describe('name of a slot', () => {
       { slotBytes: 2 ** 32 - SLOT_ALIGNMENT },
       { sizeBytes: slotBytes },
       { sizeBytes: 2 ** 32 - 1 },
-      { sizeBytes: FILE_BYTES_MAX + 1, slotBytes: slotBytesFor(FILE_BYTES_MAX + 1) },
+      { sizeBytes: PACKED_BYTES_MAX + 1, slotBytes: slotBytesFor(PACKED_BYTES_MAX + 1) },
       { sizeBytes: SEGMENT_BYTES - SLOT_HEADER_BYTES, slotBytes: SEGMENT_BYTES, offsetBytes: 0 },
       // What wraps around in 32 bits.
       { sizeBytes: 2 ** 32 - 1, slotBytes: SLOT_ALIGNMENT, offsetBytes: 0 },
     ]) {
       expect(isSlot(nameWith(name, forged)), JSON.stringify(forged)).to.equal(false)
     }
-    const largest = { sizeBytes: FILE_BYTES_MAX, slotBytes: SLOT_BYTES_MAX, offsetBytes: 0 }
+    const largest = { sizeBytes: PACKED_BYTES_MAX, slotBytes: SLOT_BYTES_MAX, offsetBytes: 0 }
     expect(isSlot(nameWith(name, largest))).to.equal(true)
   })
 

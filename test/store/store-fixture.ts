@@ -3,6 +3,8 @@ import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { crc32 } from '@node-rs/crc32'
+import { decodeFileName } from '../../protocol/file-id.ts'
+import { STORE_PATH_ANY } from '../../protocol/storage-messages.ts'
 import { silentLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { Timers } from '../../runtime/timers.ts'
@@ -12,7 +14,8 @@ import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, type StoreOptions } from '../../store/file-store.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { blockCount } from '../../store/sidecar.ts'
-import type { Store } from '../../store/store.ts'
+import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
+import type { PackedUpload, Store } from '../../store/store.ts'
 import type { StorePathOptions } from '../../store/store-path.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { VirtualClock } from '../virtual-clock.ts'
@@ -138,12 +141,24 @@ export async function fill(file: IncomingFile, content: Buffer): Promise<Incomin
 
 /** Uploads content as a client would. */
 export async function upload(store: Store, content: Buffer, uploadId?: string, extension = 'txt'): Promise<string> {
+  if (store.packs(content.length)) return pack(store, content, { uploadId, extension })
   const file = await store.receive(0xff, content.length)
   return store.create(await fill(file, content), { extension, uploadId })
 }
 
+/** Uploads content into a slot, on any store path unless told which. */
+export function pack(store: Store, content: Buffer, upload: Partial<PackedUpload> = {}): Promise<string> {
+  const sizeBytes = content.length
+  const slot = Buffer.alloc(slotBytesFor(sizeBytes))
+  content.copy(slot, SLOT_HEADER_BYTES)
+  const fields = { storePathIndex: STORE_PATH_ANY, extension: 'txt', uploadId: undefined }
+  return store.pack(slot, { ...fields, sizeBytes, crc32: sumOf(content), ...upload })
+}
+
 /** Reads a whole file through its checks; undefined if it is not there. */
 export async function download(store: Store, name: string): Promise<Buffer | undefined> {
+  const { slot } = decodeFileName(name)
+  if (slot !== undefined) return store.read(name, Buffer.alloc(slot.slotBytes))
   const file = await store.open(name)
   return file && readAll(file)
 }
