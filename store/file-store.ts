@@ -222,12 +222,16 @@ export class FileStore implements Store {
   }
 
   async create(file: IncomingFile, upload: Upload): Promise<string> {
-    const known = await this.#knownUpload(upload)
-    if (known !== undefined) {
-      await file.discard()
-      return known
+    let isNew = false
+    const make = () => {
+      isNew = true
+      return this.#create(file, upload)
     }
-    return this.#remember(upload, this.#create(file, upload))
+    try {
+      return await this.#once(upload, make)
+    } finally {
+      if (!isNew) await file.discard()
+    }
   }
 
   packs(sizeBytes: number): boolean {
@@ -237,8 +241,7 @@ export class FileStore implements Store {
 
   async pack(slot: Buffer, upload: PackedUpload): Promise<string> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
-    const known = upload.uploadId === undefined ? undefined : await this.#knownUpload(upload)
-    return known ?? this.#remember(upload, this.#pack(slot, upload))
+    return this.#once(upload, () => this.#pack(slot, upload))
   }
 
   read(name: string, target: Buffer): Promise<Buffer | undefined> {
@@ -461,17 +464,20 @@ export class FileStore implements Store {
     return tailOf(extension, this.#world.random.below(10_000_000))
   }
 
-  /** The name that an upload id has already. */
-  async #knownUpload({ uploadId }: Upload): Promise<string | undefined> {
-    const known = uploadId === undefined ? undefined : this.#uploads.get(uploadId)
-    const name = await known?.catch(() => undefined)
-    // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
-    return name !== undefined && (await this.#isInPlace(name, decodeFileName(name))) ? name : undefined
+  /** Makes an upload, unless its id has a name already, or will have. */
+  #once({ uploadId }: Upload, make: () => Promise<string>): Promise<string> {
+    if (uploadId === undefined) return make()
+    // Nothing comes between looking and taking note: those who send it at the same time wait for each other.
+    const named = this.#nameOf(this.#uploads.get(uploadId)).then(name => name ?? make())
+    this.#uploads.set(uploadId, named)
+    return named
   }
 
-  #remember({ uploadId }: Upload, created: Promise<string>): Promise<string> {
-    if (uploadId !== undefined) this.#uploads.set(uploadId, created)
-    return created
+  /** The name of an upload whose file is there. */
+  async #nameOf(upload: Promise<string> | undefined): Promise<string | undefined> {
+    const name = await upload?.catch(() => undefined)
+    // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
+    return name !== undefined && (await this.#isInPlace(name, decodeFileName(name))) ? name : undefined
   }
 
   async #isInPlace(name: string, file: FileNameParts): Promise<boolean> {
