@@ -416,16 +416,17 @@ export class FileStore implements Store {
     const createTimeS = Math.floor(this.#world.clock.wallMs() / 1000)
     const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
     writeSlotHeader(slot, header)
+    const name = nameOfSlot(place, header)
     path.reserve(slotBytes)
     this.#onPhase('written')
     try {
       await this.#guard(path, () => path.segments.put(place, slot.subarray(0, slotBytes)))
     } catch (error) {
       this.#allocators.get(path.index)!.leave(segmentId)
+      await this.#takeBack(path, name)
       throw error
     }
     this.#onPhase('synced')
-    const name = nameOfSlot(place, header)
     const end = { storePathIndex: path.index, segmentId, endBytes: offsetBytes + slotBytes }
     const effect = async () => {
       this.#onPhase('recorded')
@@ -435,11 +436,16 @@ export class FileStore implements Store {
     try {
       await this.#binlog.append(() => ({ op: 'C', name, inSlot: true, uploadId, effect }))
     } catch (error) {
-      // Nobody was told of it, and no start shall find it.
-      if (isNowhere(error)) await path.segments.free(name, decodeFileName(name))
+      if (isNowhere(error)) await this.#takeBack(path, name)
       throw error
     }
     return name
+  }
+
+  /** Frees the slot of an upload that failed and has no record: nobody was told of it, and no start shall find it. */
+  async #takeBack(path: StorePath, name: string): Promise<void> {
+    // The disk that failed may do so again. Then a start finds a file that nobody knows of, which costs its room.
+    await path.segments.free(name, decodeFileName(name)).catch(ignore)
   }
 
   #noteSlot(end: SlotEnd): void {
