@@ -119,6 +119,8 @@ export class FileStore implements Store {
   readonly #enqueued = new Map<number, { at: BinlogPosition; done: Promise<unknown> }>()
   /** Resolves when the record before has been given to the binlog, by source. */
   readonly #turns = new Map<number, Promise<void>>()
+  /** Slots of peers' files that are being written, by name. */
+  readonly #filling = new Map<string, Promise<void>>()
   readonly #stopCheckpoints: () => void
   /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
   #begun = false
@@ -336,7 +338,7 @@ export class FileStore implements Store {
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
       const file = content instanceof IncomingFile ? content : undefined
-      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fill(shipped.record.name, content)
+      const sealed = content instanceof IncomingFile ? this.#seal(content) : this.#fillOnce(shipped, content)
       await Promise.all([before?.catch(ignore), sealed])
       try {
         done = this.#enqueue(shipped, content)
@@ -346,7 +348,11 @@ export class FileStore implements Store {
       }
     })()
     this.#turns.set(source, turn)
-    await turn
+    try {
+      await turn
+    } finally {
+      this.#filling.delete(shipped.record.name)
+    }
     await done
   }
 
@@ -454,9 +460,18 @@ export class FileStore implements Store {
     if (last === undefined || end.segmentId >= last.segmentId) this.#recordedSlots.set(end.storePathIndex, end)
   }
 
-  /** Puts what a source has shipped into its slot. */
-  async #fill(name: string, slot: Uint8Array | undefined): Promise<void> {
-    if (slot === undefined) return
+  /**
+   * Puts what a source has shipped into its slot, once. A connection that broke may still have in it what the next one
+   * brings again: by the time that is read, the file may have been deleted.
+   */
+  async #fillOnce({ origin, record }: ShippedRecord, slot: Uint8Array | undefined): Promise<void> {
+    if (slot === undefined || !isAfter(origin, this.#lastOf(origin.storageId).at)) return
+    const filling = this.#filling.get(record.name) ?? this.#fill(record.name, slot)
+    this.#filling.set(record.name, filling)
+    await filling
+  }
+
+  async #fill(name: string, slot: Uint8Array): Promise<void> {
     const file = decodeFileName(name)
     const path = this.#choosePath(file.storePathIndex, slot.length)
     const place = { storageId: file.storageId!, ...file.slot! }
@@ -507,7 +522,7 @@ export class FileStore implements Store {
     const file = content instanceof IncomingFile ? content : undefined
     const inSlot = content instanceof Uint8Array
     const source = origin.storageId
-    const last = this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
+    const last = this.#lastOf(source)
     if (!isAfter(origin, last.at)) return Promise.all([last.done, file?.discard()])
     const expected = origin.epoch === last.at.epoch ? last.at.sequence : 0
     if (previous !== expected) {
@@ -549,6 +564,11 @@ export class FileStore implements Store {
       if (this.#enqueued.get(source) === entry) this.#enqueued.delete(source)
     })
     return done
+  }
+
+  /** The last record of a source that was given to the binlog, and when it is durable. */
+  #lastOf(source: number): { at: BinlogPosition; done: Promise<unknown> } {
+    return this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
   }
 
   /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */
