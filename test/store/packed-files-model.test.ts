@@ -1,0 +1,191 @@
+/**
+ * Generated lives of a store with segments, held against a model: uploads, deletions, restarts, crashes, and tails of the
+ * binlog and of a segment that are cut off. What was acknowledged reads right unless its own bytes were cut, what was
+ * deleted never does again, and no name ever gives other bytes than its own. fast-check prints the seed of what fails.
+ */
+import { readdir, stat, truncate } from 'node:fs/promises'
+import { join } from 'node:path'
+import { expect } from 'chai'
+import fc from 'fast-check'
+import { decodeRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName } from '../../protocol/file-id.ts'
+import { SEGMENT_BYTES } from '../../store/slot.ts'
+import type { Store } from '../../store/store.ts'
+import { contentOf, download, type OpenStore, STORAGE_ID, upload, Workshop } from './store-fixture.ts'
+
+const MAX = 3_000
+const RUNS = 20
+
+/** Around the ends of slots' sizes, of what is packed, and of what is not. */
+const sizes = fc.constantFrom(0, 1, 39, 40, 41, 104, 105, 999, 1_000, 1_001, 2_024, 2_025, MAX - 1, MAX, MAX + 1)
+const steps = fc.oneof(
+  { weight: 5, arbitrary: fc.record({ op: fc.constant('upload' as const), sizes: fc.array(sizes, { maxLength: 6 }) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({ op: fc.constant('delete' as const), which: fc.array(fc.nat(), { maxLength: 3 }) }),
+  },
+  { weight: 1, arbitrary: fc.record({ op: fc.constant('restart' as const) }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      op: fc.constant('crash' as const),
+      binlogBytes: fc.oneof(fc.constant(0), fc.nat(1_000)),
+      segmentBytes: fc.oneof({ weight: 3, arbitrary: fc.constant(0) }, { weight: 1, arbitrary: fc.nat(4_000) }),
+    }),
+  },
+)
+
+type Step = typeof steps extends fc.Arbitrary<infer T> ? T : never
+
+interface Kept {
+  readonly content: Buffer
+  /** `cut`: bytes of its own are gone, and it may read as anything but other bytes. */
+  state: 'kept' | 'cut' | 'deleted'
+}
+
+describe('a store with segments', function () {
+  this.timeout(120_000)
+
+  it('keeps what it acknowledged, and nothing else, through whatever life it has', async () => {
+    await fc.assert(fc.asyncProperty(fc.array(steps, { minLength: 4, maxLength: 14 }), live), { numRuns: RUNS })
+  })
+})
+
+async function live(life: readonly Step[]): Promise<void> {
+  const workshop = await Workshop.make()
+  try {
+    const run = new Life(workshop)
+    await run.start('data')
+    for (const step of life) await run.take(step)
+    await run.take({ op: 'crash', binlogBytes: 0, segmentBytes: 0 })
+  } finally {
+    await workshop.remove()
+  }
+}
+
+class Life {
+  readonly #workshop: Workshop
+  readonly #files = new Map<string, Kept>()
+  #directory = ''
+  #opened: OpenStore | undefined
+  #seeds = 0
+
+  constructor(workshop: Workshop) {
+    this.#workshop = workshop
+  }
+
+  get #store(): Store {
+    return this.#opened!.store
+  }
+
+  async start(directory: string): Promise<void> {
+    this.#directory = directory
+    this.#opened = await this.#workshop.open(directory, { segmentFileBytesMax: MAX })
+  }
+
+  async take(step: Step): Promise<void> {
+    if (step.op === 'upload') await Promise.all(step.sizes.map(sizeBytes => this.#upload(sizeBytes)))
+    else if (step.op === 'delete') await this.#delete(step.which)
+    else if (step.op === 'restart') await this.#restart()
+    else await this.#crash(step)
+    await this.#check()
+  }
+
+  async #upload(sizeBytes: number): Promise<void> {
+    const content = contentOf(sizeBytes, ++this.#seeds)
+    const name = await upload(this.#store, content)
+    expect(this.#files.has(name), `${name} is given again`).to.equal(false)
+    this.#files.set(name, { content, state: 'kept' })
+  }
+
+  async #delete(which: readonly number[]): Promise<void> {
+    const kept = [...this.#files].filter(([, { state }]) => state === 'kept')
+    const chosen = new Set(kept.length === 0 ? [] : which.map(index => kept[index % kept.length]!))
+    await Promise.all(
+      [...chosen].map(async ([name, file]) => {
+        file.state = 'deleted'
+        expect(await this.#store.delete(name), name).to.equal(true)
+      }),
+    )
+  }
+
+  async #restart(): Promise<void> {
+    await this.#opened!.close()
+    await this.start(this.#directory)
+    expect(this.#store.recovery).to.deep.include({ redone: 0, orphans: [] })
+  }
+
+  /** What a crash leaves, with tails cut off on top of it. The second start finds nothing that the first one has not. */
+  async #crash({ binlogBytes, segmentBytes }: { binlogBytes: number; segmentBytes: number }): Promise<void> {
+    const copy = await this.#workshop.crash(this.#directory)
+    await this.#opened!.close()
+    await this.#cutBinlog(copy, binlogBytes)
+    await this.#cutSegment(copy, segmentBytes)
+    await this.start(copy)
+    const { orphans } = this.#store.recovery
+    for (const name of orphans) expect(this.#files.get(name)?.state, `found: ${name}`).to.be.oneOf(['kept', 'cut'])
+    if (binlogBytes === 0) expect(orphans, 'with all records in place').to.deep.equal([])
+    const again = await this.#workshop.open(await this.#workshop.crash(copy), { segmentFileBytesMax: MAX })
+    expect(again.store.recovery).to.deep.include({ orphans: [], tornBytes: 0, damagedLines: 0 })
+    await again.close()
+    await this.#checkRecords()
+  }
+
+  async #cutBinlog(copy: string, bytes: number): Promise<void> {
+    const directory = join(this.#workshop.path, copy, 'binlog')
+    const [file] = await readdir(directory)
+    if (file === undefined) return
+    const path = join(directory, file)
+    await truncate(path, Math.max(0, (await stat(path)).size - bytes))
+  }
+
+  async #cutSegment(copy: string, bytes: number): Promise<void> {
+    if (bytes === 0) return
+    const directory = join(this.#workshop.path, copy, 'store', 'segments', String(STORAGE_ID))
+    const last = (await readdir(directory).catch(() => [])).sort().at(-1)
+    if (last === undefined) return
+    const path = join(directory, last)
+    const until = Math.max(0, (await stat(path)).size - bytes)
+    await truncate(path, until)
+    for (const [name, file] of this.#files) {
+      const { slot } = decodeFileName(name)
+      const isCut = slot?.segmentId === Number(last) && slot.offsetBytes + slot.slotBytes > until
+      if (isCut && file.state === 'kept') file.state = 'cut'
+    }
+  }
+
+  async #check(): Promise<void> {
+    for (const [name, { content, state }] of this.#files) {
+      const found = await download(this.#store, name).catch(error => error as Error)
+      if (state === 'deleted') expect(found, `${name} was deleted`).to.equal(undefined)
+      else if (state === 'kept' || Buffer.isBuffer(found)) {
+        expect(Buffer.isBuffer(found) && found.equals(content), `${name} (${state}) is ${found}`).to.equal(true)
+      }
+      const stale = staleNameOf(name)
+      if (stale !== undefined) {
+        const other = await download(this.#store, stale).catch(() => undefined)
+        expect(other, `${stale} is none of ours`).to.equal(undefined)
+      }
+    }
+  }
+
+  /** Every file has one creation at most, and as many as are kept have one. */
+  async #checkRecords(): Promise<void> {
+    const created: string[] = []
+    for await (const { line } of this.#store.readRecords({ after: 0, until: this.#store.end.sequence })) {
+      const { op, name } = decodeRecord(line)!
+      if (op === 'C') created.push(name)
+    }
+    expect(new Set(created).size, 'names that are created once').to.equal(created.length)
+  }
+}
+
+/** The name that another file would have had in the same slot. */
+function staleNameOf(name: string): string | undefined {
+  const { slot, crc32 } = decodeFileName(name)
+  if (slot === undefined || slot.offsetBytes + slot.slotBytes > SEGMENT_BYTES) return undefined
+  const bytes = Buffer.from(name.slice(10, 37), 'base64url')
+  bytes.writeUInt32BE((crc32 ^ 0xffff) >>> 0, 16)
+  bytes.writeUInt32BE(5, 4)
+  return name.slice(0, 10) + bytes.toString('base64url') + name.slice(37)
+}
