@@ -22,7 +22,8 @@ import { Timers } from '../../runtime/timers.ts'
 import type { Phase } from '../../store/phase.ts'
 import { credentialsOf, natsServerBinaries, startTestServer, temporaryDirectory } from '../runtime/nats-fixture.ts'
 import { until } from '../until.ts'
-import type { StorageProcessOptions, StorageProcessReport } from './storage-process.ts'
+import type { StorageProcessOptions } from './storage-options.ts'
+import type { StorageProcessReport } from './storage-process.ts'
 
 export const GROUP = 'group1'
 

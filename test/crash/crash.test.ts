@@ -1,17 +1,19 @@
 /** A slice of `npm run crash`, and controls: what each of its checks is there to find, it finds. */
 import { randomInt } from 'node:crypto'
-import { rm } from 'node:fs/promises'
+import { rm, truncate } from 'node:fs/promises'
 import { expect } from 'chai'
+import { decodeFileName } from '../../protocol/file-id.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { pathOnDisk } from './data-audit.ts'
 import { type Death, type KillFigures, killCycles } from './kill-cycles.ts'
 import type { Problem } from './problem.ts'
-import { damageFiles, damageRecords } from './torn-record.ts'
+import { damageFiles, damageRecords, damageSlots } from './torn-record.ts'
 
 /** Long enough for a peer on a busy machine; a control waits it out. */
 const CONTROL_SYNC_MS = 300
 /** Of a line of some 170 bytes, and of a file of 200; `npm run crash` takes them all. */
 const EVERY_FOURTH = 4
+const EVERY_TENTH = 10
 const EVERY_THIRTIETH = 30
 
 /** A run has one of each kind: before anything is promised, between record and name, before and after it is told. */
@@ -38,8 +40,13 @@ describe('a storage server that is killed', function () {
   })
 
   it('is found out if it acknowledges files before they are durable', async () => {
-    const { problems } = await lie('tmp')
+    const { problems } = await lie('tmp', 0)
     expect(kindsOf(problems)).to.include.members(['lost', 'wrong', 'missing'])
+  })
+
+  it('is found out if it acknowledges packed files before they are durable', async () => {
+    const { problems } = await lie('segments')
+    expect(kindsOf(problems)).to.include.members(['lost', 'missing'])
   })
 
   it('is found out if it acknowledges changes before their records are durable', async () => {
@@ -47,8 +54,9 @@ describe('a storage server that is killed', function () {
     expect(kindsOf(problems)).to.include('untidy')
   })
 
-  function lie(lieAbout: 'tmp' | 'binlog'): Promise<KillFigures> {
-    return killCycles({ cycles: 1, seed, deaths: ['acknowledgement'], victim: { lieAbout }, syncMs: CONTROL_SYNC_MS })
+  function lie(lieAbout: 'tmp' | 'binlog' | 'segments', segmentFileBytesMax?: number): Promise<KillFigures> {
+    const victim = { lieAbout, segmentFileBytesMax }
+    return killCycles({ cycles: 1, seed, deaths: ['acknowledgement'], victim, syncMs: CONTROL_SYNC_MS })
   }
 
   function expectNone(problems: readonly Problem[]): void {
@@ -67,8 +75,28 @@ describe('a data directory', function () {
     expect(problems, `seed ${seed}`).to.deep.equal([])
   })
 
+  it('loses the file of a damaged slot at most, and never shows it, also when no record tells of it any more', async () => {
+    const steps = { torn: EVERY_THIRTIETH, garbled: EVERY_THIRTIETH, flipped: EVERY_TENTH }
+    for (const isFlushCut of [false, true]) {
+      const { problems } = await damageSlots({ ...unshipped, steps, isFlushCut })
+      expect(problems, `seed ${seed}`).to.deep.equal([])
+    }
+  })
+
+  it('loses no plain file either, wherever its last record is torn', async () => {
+    const { problems } = await damageRecords({ ...unshipped, plain: true, steps: { torn: EVERY_THIRTIETH } })
+    expect(problems, `seed ${seed}`).to.deep.equal([])
+  })
+
   it('is found to have lost a file that went with its record', async () => {
     const sabotage = (source: string, lastName: string) => rm(pathOnDisk(source, lastName))
+    const { problems } = await damageRecords({ ...unshipped, plain: true, steps: { torn: EVERY_THIRTIETH }, sabotage })
+    expect(kindsOf(problems)).to.deep.equal(['lost', 'missing'])
+  })
+
+  it('is found to have lost a packed file that went with its record', async () => {
+    const sabotage = (source: string, lastName: string) =>
+      truncate(pathOnDisk(source, lastName), decodeFileName(lastName).slot!.offsetBytes)
     const { problems } = await damageRecords({ ...unshipped, steps: { torn: EVERY_THIRTIETH }, sabotage })
     expect(kindsOf(problems)).to.deep.equal(['lost', 'missing'])
   })

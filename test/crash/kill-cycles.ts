@@ -5,24 +5,23 @@
  *
  *     start ──▶ check what the last kill left ──▶ load ──▶ kill ──▶ start ...
  */
-import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isAfter } from '../../protocol/binlog-record.ts'
 import { readGroupAndName, writeGroupAndName } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
+import { decodeFileName, formatFileId, parseFileId } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { Phase } from '../../store/phase.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { until } from '../until.ts'
 import { CrashCluster, type StorageProcess } from './crash-cluster.ts'
-import { audit, lastOwnPosition, pathOnDisk, temporariesIn } from './data-audit.ts'
+import { audit, bytesOnDisk, lastOwnPosition, temporariesIn } from './data-audit.ts'
 import { downloadWhole, uploadBody } from './data-port.ts'
 import { digest, Manifest, type Promised } from './manifest.ts'
 import type { Problem, ProblemKind } from './problem.ts'
-import type { StorageProcessOptions } from './storage-process.ts'
+import type { StorageProcessOptions } from './storage-options.ts'
 
 const VICTIM = 1
 const PEER = 2
@@ -41,8 +40,8 @@ const DELETERS = 1
 /** Uploads that a deleter leaves alone between two deletions, so that files outnumber them. */
 const FILES_PER_DELETION = 4
 
-/** None, one byte, one block and a byte to either side: where a sidecar begins. */
-const SIZES = [0, 1, 200, 3_000, 4_096, 20_000, 70_000]
+/** From none to more than is packed; one block and a byte to either side: where a sidecar begins. */
+const SIZES = [0, 1, 200, 3_000, 4_096, 20_000, 65_536, 65_537, 70_000]
 const LARGE_SIZES = [262_143, 262_144, 262_145, 400_000, 614_400]
 const LARGE_SHARE = 1 / 8
 const LOAD_MS_MAX = 300
@@ -62,7 +61,7 @@ export interface KillCyclesOptions {
   /** In rotation; all of them unless told otherwise. */
   readonly deaths?: readonly Death[]
   /** How the victim is made worse than it is, to see it caught. */
-  readonly victim?: Pick<StorageProcessOptions, 'lieAbout'>
+  readonly victim?: Pick<StorageProcessOptions, 'lieAbout' | 'segmentFileBytesMax'>
   /** How long the other server may take to get everything. */
   readonly syncMs?: number
 }
@@ -78,8 +77,9 @@ export interface KillFigures {
   repeated: number
   /** Files that were acknowledged and not at the peer when the victim died. */
   owed: number
-  /** What recovery had to do: records done again, temporary files swept, bytes cut from the binlog. */
+  /** What recovery had to do: records done again, slots recorded, temporary files swept, bytes cut from the binlog. */
   redone: number
+  adopted: number
   swept: number
   tornBytes: number
   readonly recoveryMs: number[]
@@ -110,7 +110,8 @@ interface Upload {
 
 class KillRun {
   readonly figures: KillFigures = {
-    ...{ kills: 0, uploads: 0, deletions: 0, interrupted: 0, repeated: 0, owed: 0, redone: 0, swept: 0, tornBytes: 0 },
+    ...{ kills: 0, uploads: 0, deletions: 0, interrupted: 0, repeated: 0, owed: 0, redone: 0 },
+    ...{ adopted: 0, swept: 0, tornBytes: 0 },
     ...{ recoveryMs: [], startMs: [], problems: [] },
   }
   readonly #cluster: CrashCluster
@@ -174,8 +175,12 @@ class KillRun {
     figures.swept += recovery.removedTemporaries
     figures.tornBytes += recovery.tornBytes
     if (recovery.damagedLines > 0) this.#problem('untidy', `recovery met ${recovery.damagedLines} damaged lines`)
-    // Records that are durable outlive a process; what has none is from an effect before its record.
-    for (const name of recovery.orphans) this.#problem('untidy', `recovery finds no record of ${name}`)
+    // Records that are durable outlive a process; a file that has its name and no record had its effect before it. A slot
+    // comes before its record.
+    for (const name of recovery.orphans) {
+      if (decodeFileName(name).slot === undefined) this.#problem('untidy', `recovery finds no record of ${name}`)
+      else figures.adopted++
+    }
     for (const name of recovery.missing) this.#problem('lost', `recovery misses ${name}`)
     return victim
   }
@@ -364,21 +369,21 @@ class KillRun {
 
   #compareOnDisk(storageId: number, file: Promised): void {
     const { fileId } = file
-    const path = this.#pathOnDisk(storageId, file)
+    const bytes = this.#bytesOnDisk(storageId, file)
     const where = `on the disk of storage server ${storageId}`
-    if (!existsSync(path)) {
+    if (bytes === undefined) {
       if (file.state !== 'kept') return
       this.#problem(storageId === file.source ? 'lost' : 'missing', `${fileId} is not ${where}`, fileId)
     } else if (file.state === 'deleted') this.#problem('undeleted', `${fileId} is still ${where}`, fileId)
-    else if (digest(readFileSync(path)) !== file.sha256) this.#problem('wrong', `${fileId} is wrong ${where}`, fileId)
+    else if (digest(bytes) !== file.sha256) this.#problem('wrong', `${fileId} is wrong ${where}`, fileId)
   }
 
   #isOwed(file: Promised): boolean {
-    return file.state === 'kept' && file.source === VICTIM && !existsSync(this.#pathOnDisk(PEER, file))
+    return file.state === 'kept' && file.source === VICTIM && this.#bytesOnDisk(PEER, file) === undefined
   }
 
-  #pathOnDisk(storageId: number, { fileId }: Promised): string {
-    return pathOnDisk(this.#cluster.dataDirectory(storageId), parseFileId(fileId).name)
+  #bytesOnDisk(storageId: number, { fileId }: Promised): Buffer | undefined {
+    return bytesOnDisk(this.#cluster.dataDirectory(storageId), parseFileId(fileId).name)
   }
 
   /** Notes a problem, once for each subject. */

@@ -5,9 +5,9 @@ import type { Disk, DiskFile } from '../../runtime/world.ts'
 /** Longer than any request takes, shorter than a test: whoever dies right after an acknowledgement has not written it. */
 const LATE_MS = 1_000
 
-/** Lies about the files of every directory of this name, and is honest about all others. */
+/** Lies about the files of every directory of this name, and of those in it, and is honest about all others. */
 export function lyingDisk(disk: Disk, directory: string): Disk {
-  const isConcerned = (path: string) => path.split(sep).at(-2) === directory
+  const isConcerned = (path: string) => path.split(sep).slice(-3, -1).includes(directory)
   return {
     ...disk,
     async open(path, mode) {

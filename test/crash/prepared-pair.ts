@@ -5,6 +5,7 @@
 import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { decodeRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName } from '../../protocol/file-id.ts'
 import { silentLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { Timers } from '../../runtime/timers.ts'
@@ -12,9 +13,12 @@ import type { Disk, DiskFile, DiskLock, World } from '../../runtime/world.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
 import type { Identity } from '../../store/identity.ts'
+import { stateOf } from '../../store/slot.ts'
+import type { ShippedRecord } from '../../store/store.ts'
 import { contentOf, fill, readAll, upload } from '../store/store-fixture.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import { GROUP } from './crash-cluster.ts'
+import { SEGMENT_FILE_BYTES_MAX } from './storage-options.ts'
 
 export const SOURCE = 1
 export const PEER = 2
@@ -34,6 +38,8 @@ export interface PairOptions {
   readonly checkpointed: boolean
   /** Records in the last flush; one unless told otherwise. */
   readonly lastRecords?: number
+  /** All files have files of their own; otherwise small ones are in segments. */
+  readonly plain?: boolean
 }
 
 /** A flush in a binlog file, `path` from the data directory. */
@@ -57,8 +63,8 @@ export interface PreparedPair extends PairOptions {
 /** Makes a pair in a directory. */
 export async function preparePair(directory: string, options: PairOptions): Promise<PreparedPair> {
   const { replicated, checkpointed, lastRecords = 1 } = options
-  const source = await openPrepared(join(directory, 'source'), SOURCE)
-  const peer = await openPrepared(join(directory, 'peer'), PEER)
+  const source = await openPrepared(join(directory, 'source'), SOURCE, options)
+  const peer = await openPrepared(join(directory, 'peer'), PEER, options)
   const files = new Map<string, Buffer>()
   const keep = async (content: Buffer) => {
     files.set(await upload(source.store, content), content)
@@ -123,13 +129,18 @@ export interface OpenStore {
 }
 
 /** Opens a store as a server does at its start. */
-export async function openPrepared(directory: string, storageId: number): Promise<OpenStore> {
+export async function openPrepared(
+  directory: string,
+  storageId: number,
+  { plain = false }: Pick<PairOptions, 'plain'>,
+): Promise<OpenStore> {
   const real = realWorld()
   const clock = new VirtualClock()
   const world: World = { ...real, clock, disk: unsynced(real.disk), random: { ...real.random, below: () => 0 } }
   const options: StoreOptions = {
     ...{ dataDirectory: directory, group: GROUP, storageId, storePaths: [] },
-    ...{ storePathChoice: 'round_robin', reservedBytes: 0, segmentFileBytesMax: 0, durability: 'fsync' },
+    ...{ storePathChoice: 'round_robin', reservedBytes: 0, durability: 'fsync' },
+    segmentFileBytesMax: plain ? 0 : SEGMENT_FILE_BYTES_MAX,
   }
   const { identity, lock } = await openDirectory(world, options)
   return openWith(world, options, identity, lock)
@@ -167,12 +178,27 @@ export async function ship(source: FileStore, peer: FileStore): Promise<void> {
   let previous = at?.epoch === epoch ? at.sequence : 0
   for await (const { record } of source.readRecords({ after: previous, until: source.end.sequence })) {
     if (record.op !== 'C' && record.op !== 'D') continue
-    const file = record.op === 'C' ? await source.open(record.name) : undefined
-    const content = file && (await readAll(file))
-    const incoming = content && (await fill(await peer.receive(0, content.length), content))
-    await peer.apply({ origin: { storageId, epoch, sequence: record.sequence }, previous, record }, incoming)
+    const shipped = { origin: { storageId, epoch, sequence: record.sequence }, previous, record }
+    if (record.op === 'D') await peer.apply(shipped, undefined)
+    else if (decodeFileName(record.name).slot !== undefined) await shipSlot(source, peer, shipped)
+    else await shipFile(source, peer, shipped)
     previous = record.sequence
   }
+}
+
+async function shipFile(source: FileStore, peer: FileStore, shipped: ShippedRecord): Promise<void> {
+  const file = await source.open(shipped.record.name)
+  const content = file && (await readAll(file))
+  await peer.apply(shipped, content && (await fill(await peer.receive(0, content.length), content)))
+}
+
+/** A slot that is damaged is not shipped, and its peer goes without. */
+async function shipSlot(source: FileStore, peer: FileStore, shipped: ShippedRecord): Promise<void> {
+  const file = decodeFileName(shipped.record.name)
+  const slot = Buffer.alloc(file.slot!.slotBytes)
+  await source.readSlots(file, slot)
+  const state = stateOf(slot, file)
+  await peer.apply({ ...shipped, lacksFile: state === 'corrupt' }, state === 'present' ? slot : undefined)
 }
 
 /** A disk that never waits for the platter: copies are made by this machine, which goes on living. */

@@ -7,7 +7,7 @@ import { randomInt } from 'node:crypto'
 import { CrashCluster } from './crash-cluster.ts'
 import { type KillFigures, killCycles } from './kill-cycles.ts'
 import { countOf, type Problem } from './problem.ts'
-import { type DamageFigures, damageFiles, damageRecords, damageRecordsOfServers } from './torn-record.ts'
+import { type DamageFigures, damageFiles, damageRecords, damageRecordsOfServers, damageSlots } from './torn-record.ts'
 
 const CYCLES = 200
 /** A dozen starts for each of four pairs. */
@@ -27,10 +27,13 @@ for (const pair of pairs) {
   const named = `the last record, ${pair.replicated ? '' : 'not '}replicated, ${pair.checkpointed ? '' : 'no '}checkpoint`
   printDamages(named, await damageRecords({ ...pair, seed }))
 }
+const unshipped = { replicated: false, checkpointed: false, seed }
 // A checkpoint that covers a flush of several leaves all but its last record unread.
-const flush = { replicated: false, checkpointed: false, lastRecords: 2 }
-printDamages('a last flush of two records', await damageRecords({ ...flush, seed }))
-printDamages('files, read by a store', await damageFiles({ seed }))
+printDamages('a last flush of two records', await damageRecords({ ...unshipped, lastRecords: 2 }))
+printDamages('the last record of a plain file', await damageRecords({ ...unshipped, plain: true }))
+for (const pair of pairs) printDamages('the last slot', await damageSlots({ ...pair, seed }))
+printDamages('the last slot, without a record', await damageSlots({ ...unshipped, isFlushCut: true }))
+for (const plain of [false, true]) printDamages('files, read by a store', await damageFiles({ seed, plain }))
 const cluster = await CrashCluster.start()
 try {
   printDamages('files, read through a port', await damageFiles({ seed, cluster }))
@@ -50,7 +53,7 @@ console.log(`${problems.length} problems in ${minutes} min; replay with: npm run
 process.exitCode = problems.length > 0 ? 1 : 0
 
 function printKills(figures: KillFigures): void {
-  const { kills, uploads, deletions, interrupted, repeated, owed, redone, swept, tornBytes } = figures
+  const { kills, uploads, deletions, interrupted, repeated, owed, redone, adopted, swept, tornBytes } = figures
   const count = (kind: Problem['kind']) => countOf(figures.problems, kind)
   console.log(`seed ${seed}, ${kills} kills, ${interrupted} requests cut off by them, ${repeated} uploads sent again`)
   console.log(`acknowledged ${uploads} files and ${deletions} deletions; ${owed} files were not at the peer yet`)
@@ -59,7 +62,8 @@ function printKills(figures: KillFigures): void {
     `undeleted ${count('undeleted')}, untidy ${count('untidy')}, idle or down ${count('harness') + count('down')}`,
   )
   console.log(`recovery ${spread(figures.recoveryMs)}; until uploads are taken ${spread(figures.startMs)}`)
-  console.log(`recovery did ${redone} records again, swept ${swept} temporary files, cut ${tornBytes} bytes`)
+  console.log(`recovery did ${redone} records again, recorded ${adopted} slots, swept ${swept} temporary files`)
+  console.log(`recovery cut ${tornBytes} bytes`)
 }
 
 function printDamages(what: string, figures: DamageFigures): void {

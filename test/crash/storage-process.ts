@@ -20,17 +20,7 @@ import { Timers } from '../../runtime/timers.ts'
 import type { OnPhase, Phase } from '../../store/phase.ts'
 import type { RecoveryReport } from '../../store/store.ts'
 import { lyingDisk } from './lying-disk.ts'
-
-export interface StorageProcessOptions {
-  readonly dataDirectory: string
-  readonly group: string
-  readonly storageId: number
-  readonly port: number
-  /** Where `ensureSecrets` has left the credentials. */
-  readonly secretsDirectory: string
-  /** The directory whose files are not written when they are said to be: what the harness must catch. */
-  readonly lieAbout?: 'tmp' | 'binlog' | undefined
-}
+import { SEGMENT_FILE_BYTES_MAX, type StorageProcessOptions } from './storage-options.ts'
 
 /** Said when uploads are taken. */
 export interface StorageProcessReport {
@@ -79,7 +69,7 @@ for (;;) {
     storePaths: [],
     storePathChoice: 'round_robin',
     reservedBytes: 0,
-    segmentFileBytesMax: 0,
+    segmentFileBytesMax: options.segmentFileBytesMax ?? SEGMENT_FILE_BYTES_MAX,
     durability: 'fsync',
     credentials: own,
     clusterSecret: own.dataSecret ?? '',

@@ -1,27 +1,29 @@
 /**
- * Damages the end of a binlog, or a file, at each of its bytes and in each way, and looks what becomes of it.
+ * Damages the end of a binlog, a slot, or a file, at each of its bytes and in each way, and looks what becomes of it.
  *
  *     copy a prepared pair ──▶ damage ──▶ start ──▶ read all ──▶ upload ──▶ start again ──▶ read all ──▶ ship to the peer
  *
  * Whatever the damage: the server starts, everything acknowledged is read back right and reaches the peer, and no name
- * is given twice. A damaged file is never shown: the store refuses it, and the port gives what the peer has.
+ * is given twice. A damaged file is never shown: the store refuses it, and the port gives what the peer has. A damaged slot
+ * costs its own file and no other.
  */
 import { rmSync } from 'node:fs'
 import { mkdtemp, open, readFile, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { readGroupAndName } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { formatFileId } from '../../protocol/file-id.ts'
+import { decodeFileName, formatFileId } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FileStore } from '../../store/file-store.ts'
 import { hasSidecar, sidecarPath } from '../../store/sidecar.ts'
+import { SLOT_HEADER_BYTES } from '../../store/slot.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { download, upload } from '../store/store-fixture.ts'
 import { until } from '../until.ts'
 import { type CrashCluster, GROUP } from './crash-cluster.ts'
-import { audit, pathOnDisk } from './data-audit.ts'
+import { audit, bytesOnDisk, pathOnDisk } from './data-audit.ts'
 import { downloadWhole, uploadBody } from './data-port.ts'
 import {
   copyData,
@@ -59,16 +61,46 @@ export interface RecordDamageOptions extends PairOptions {
   readonly sabotage?: (source: string, lastName: string) => Promise<void>
 }
 
+/** Of a packed file's name: where its slot is, and what comes behind. */
+const EXTENT_AND_TAIL_LENGTH = 23
+const TAIL_LENGTH = 7
+
 /** While one run waits for its disk, the others calculate. */
 const LANES = 4
 /** A sample syncs a dozen files; this machine may be shared. */
 const SYNC_MS = 20_000
 
+/** What is damaged: bytes of a file below the data directory of the source. */
+interface Victim {
+  readonly path: string
+  readonly start: number
+  readonly end: number
+  /** The file that these bytes are; it may be lost with them. */
+  readonly own?: string
+  /** The last flush of the binlog is gone, too. */
+  readonly isFlushCut?: boolean
+}
+
 /** Damages the last flush of a binlog, with stores in this process. */
 export function damageRecords(options: RecordDamageOptions): Promise<DamageFigures> {
+  return damageEach(options, pair => pair.lastFlush)
+}
+
+/** Damages the slot of the file that came last; with `isFlushCut`, nothing but the slot tells of it any more. */
+export function damageSlots(options: RecordDamageOptions & { readonly isFlushCut?: boolean }): Promise<DamageFigures> {
+  const { isFlushCut = false } = options
+  return damageEach(options, pair => {
+    const [own] = lastOf(pair)
+    const { start, end } = extentOf(own)
+    return { path: relative(pair.source, pathOnDisk(pair.source, own)), start, end, own, isFlushCut }
+  })
+}
+
+function damageEach(options: RecordDamageOptions, victimOf: (pair: PreparedPair) => Victim): Promise<DamageFigures> {
   return inTemporaryDirectory(async directory => {
     const pair = await preparePair(directory, options)
-    const { start, end } = pair.lastFlush
+    const victim = victimOf(pair)
+    const { start, end } = victim
     const wounds = woundsOf(start, end, options.steps)
     const problems: Problem[] = []
     const random = new SeededRandom(`records ${options.seed}`)
@@ -78,7 +110,9 @@ export function damageRecords(options: RecordDamageOptions): Promise<DamageFigur
       const room = join(directory, `lane ${i}`)
       for (const wound of left) {
         const say = sayer(problems, `${nameOf(pair)}, ${wound.damage} at ${wound.at - start} of ${end - start}`)
-        await damageRecord(pair, wound, room, random, say, options.sabotage).catch(error => say('down', error.stack))
+        await damageOne(pair, victim, wound, room, random, say, options.sabotage).catch(error =>
+          say('down', error.stack),
+        )
       }
     }
     await Promise.all(Array.from({ length: LANES }, lane))
@@ -115,11 +149,12 @@ export function damageRecordsOfServers(
 export function damageFiles(options: {
   readonly seed: number
   readonly step?: number
+  readonly plain?: boolean
   readonly cluster?: CrashCluster
 }): Promise<DamageFigures> {
-  const { seed, step = 1, cluster } = options
+  const { seed, step = 1, plain = false, cluster } = options
   return inTemporaryDirectory(async directory => {
-    const pair = await preparePair(directory, { replicated: true, checkpointed: true })
+    const pair = await preparePair(directory, { replicated: true, checkpointed: true, plain })
     const random = new SeededRandom(`files ${seed}`)
     const problems: Problem[] = []
     const steps = { torn: step, garbled: step, flipped: step }
@@ -129,8 +164,9 @@ export function damageFiles(options: {
       const path = pathOnDisk(pair.source, name)
       const victim = hasSidecar(content.length) ? sidecarPath(path) : path
       const sound = await readFile(victim)
-      for (const wound of woundsOf(0, sound.length, steps)) {
-        await inflict(victim, sound.length, wound, random)
+      const { start, end } = decodeFileName(name).slot ? extentOf(name) : { start: 0, end: sound.length }
+      for (const wound of woundsOf(start, end, steps)) {
+        await inflict(victim, end, wound, random)
         const found = await read(name).catch(error => error as Error)
         const say = sayer(problems, `${victim}, ${wound.damage} at ${wound.at}`)
         if (found instanceof Error) say('lost', `${found}`)
@@ -144,8 +180,9 @@ export function damageFiles(options: {
   })
 }
 
-async function damageRecord(
+async function damageOne(
   pair: PreparedPair,
+  victim: Victim,
   wound: Wound,
   directory: string,
   random: SeededRandom,
@@ -155,24 +192,27 @@ async function damageRecord(
   const damaged = join(directory, 'source')
   copyData(pair.source, damaged)
   copyData(pair.peer, join(directory, 'peer'))
-  await inflict(join(damaged, pair.lastFlush.path), pair.lastFlush.end, wound, random)
+  await inflict(join(damaged, victim.path), victim.end, wound, random)
+  if (victim.isFlushCut) await truncate(join(damaged, pair.lastFlush.path), pair.lastFlush.start)
   await sabotage?.(damaged, lastOf(pair)[0])
-  const peer = await openPrepared(join(directory, 'peer'), PEER)
-  const source = await admitted(await openPrepared(damaged, SOURCE), peer.store)
+  const peer = await openPrepared(join(directory, 'peer'), PEER, pair)
+  const source = await admitted(await openPrepared(damaged, SOURCE, pair), peer.store)
   const files = new Map(pair.files)
+  if (victim.own !== undefined) files.delete(victim.own)
   const { deleted } = pair
+  await expectRightOrRefused(pair, victim, name => download(source.store, name), say)
   await expectAll(files, deleted, name => download(source.store, name), say, 'lost')
 
   // What has been there before is what a name would be given to again.
   for (const [, content] of [lastOf(pair), firstOf(pair)]) {
     const name = await upload(source.store, content)
-    if (files.has(name) || deleted.includes(name)) say('wrong', `${name} is given again`)
+    if (files.has(name) || name === victim.own || deleted.includes(name)) say('wrong', `${name} is given again`)
     files.set(name, content)
   }
   const copy = join(directory, 'source again')
   copyData(damaged, copy)
   await source.close()
-  const again = await admitted(await openPrepared(copy, SOURCE), peer.store)
+  const again = await admitted(await openPrepared(copy, SOURCE, pair), peer.store)
   const { tornBytes, damagedLines, missing, orphans } = again.store.recovery
   if (tornBytes + damagedLines + missing.length + orphans.length > 0) {
     say('untidy', `the second start is not clean: ${JSON.stringify(again.store.recovery)}`)
@@ -180,9 +220,29 @@ async function damageRecord(
   await expectAll(files, deleted, name => download(again.store, name), say, 'lost')
   await ship(again.store, peer.store)
   await expectAll(files, deleted, name => download(peer.store, name), say, 'missing')
+  await expectRightOrRefused(pair, victim, name => download(again.store, name), say)
+  await expectRightOrRefused(pair, victim, name => download(peer.store, name), say)
   await again.close()
   await peer.close()
-  for (const what of audit(copy)) say('untidy', what)
+  for (const what of audit(copy)) if (!isAboutSlotOf(victim.own, what)) say('untidy', what)
+}
+
+/** Whether something is said of the place of a file, whose name there is another when its header is damaged. */
+function isAboutSlotOf(own: string | undefined, what: string): boolean {
+  return own !== undefined && what.includes(own.slice(-EXTENT_AND_TAIL_LENGTH, -TAIL_LENGTH))
+}
+
+/** What was damaged itself reads right or not at all. */
+async function expectRightOrRefused(
+  pair: PreparedPair,
+  { own }: Victim,
+  read: (name: string) => Promise<Buffer | undefined>,
+  say: Say,
+): Promise<void> {
+  if (own === undefined) return
+  const found = await read(own).catch(error => error as Error)
+  const isRefused = found === undefined || (found instanceof DfsError && found.code === 'corrupt')
+  if (!isRefused && !(Buffer.isBuffer(found) && found.equals(pair.files.get(own)!))) say('wrong', `${own} is ${found}`)
 }
 
 /** What a tracker makes of a server that has less of its own binlog than a peer has. */
@@ -224,7 +284,7 @@ async function damageServer(
   await cluster.startStorage(SOURCE, { dataDirectory: damaged })
   const again = await cluster.connect(SOURCE)
   await expectAll(files, deleted, name => downloadIfThere(again, name), say, 'lost')
-  const readPeer = (name: string) => readFile(pathOnDisk(peer, name)).catch(() => undefined)
+  const readPeer = async (name: string) => bytesOnDisk(peer, name)
   const isThere = async () => (await Promise.all([...files.keys()].map(readPeer))).every(found => found !== undefined)
   await until('the peer has every file', isThere, SYNC_MS).catch(ignore)
   await expectAll(files, deleted, readPeer, say, 'missing')
@@ -259,7 +319,7 @@ async function readerOfServer(cluster: CrashCluster, pair: PreparedPair) {
 
 /** Reads from a store in this process; undefined for what it finds corrupt. */
 async function readerOfStore(pair: PreparedPair) {
-  const source = await openPrepared(pair.source, SOURCE)
+  const source = await openPrepared(pair.source, SOURCE, pair)
   const read = async (name: string) => {
     try {
       return await download(source.store, name)
@@ -283,6 +343,13 @@ async function downloadIfThere(connection: FrameClient, name: string): Promise<B
 /** The small file that came last, and the one that has a sidecar. */
 function woundable(pair: PreparedPair): [string, Buffer][] {
   return [...pair.files].filter(([, content], i, all) => i === all.length - 1 || hasSidecar(content.length))
+}
+
+/** Where a packed file lies in its segment, with its header and without what is left of its slot. */
+function extentOf(name: string): { start: number; end: number } {
+  const { slot, sizeBytes } = decodeFileName(name)
+  const start = slot!.offsetBytes
+  return { start, end: start + SLOT_HEADER_BYTES + sizeBytes! }
 }
 
 function firstOf(pair: PreparedPair): [string, Buffer] {
@@ -319,8 +386,8 @@ async function inflict(path: string, end: number, { at, damage }: Wound, random:
   }
 }
 
-function nameOf({ replicated, checkpointed }: PairOptions): string {
-  return `${replicated ? 'replicated' : 'not replicated'}, ${checkpointed ? 'checkpoint' : 'no checkpoint'}`
+function nameOf({ replicated, checkpointed, plain }: PairOptions): string {
+  return `${plain ? 'plain, ' : ''}${replicated ? 'replicated' : 'not replicated'}, ${checkpointed ? 'checkpoint' : 'no checkpoint'}`
 }
 
 function sayer(problems: Problem[], where: string): Say {

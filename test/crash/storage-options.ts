@@ -1,0 +1,17 @@
+/** What a storage server of the crash tests is started with. */
+
+/** So that there are files of both kinds. */
+export const SEGMENT_FILE_BYTES_MAX = 64 * 1024
+
+export interface StorageProcessOptions {
+  readonly dataDirectory: string
+  readonly group: string
+  readonly storageId: number
+  readonly port: number
+  /** Where `ensureSecrets` has left the credentials. */
+  readonly secretsDirectory: string
+  /** `SEGMENT_FILE_BYTES_MAX` unless told otherwise. */
+  readonly segmentFileBytesMax?: number | undefined
+  /** The directory whose files are not written when they are said to be: what the harness must catch. */
+  readonly lieAbout?: 'tmp' | 'binlog' | 'segments' | undefined
+}
