@@ -19,7 +19,10 @@ import type { PowerPlan, PowerReport } from './power-process.ts'
 
 const WORKERS = 16
 /** Around the end of a block, where sidecars begin; small ones more often, so that there are many. */
-const SIZES = [0, 1, 500, 500, 4_096, 4_096, 4_096, 30_000, 30_000, 262_144, 262_145, 600_000]
+const SIZES = [0, 1, 500, 500, 4_096, 4_096, 4_096, 30_000, 30_000, 100_000, 262_144, 262_145, 600_000]
+
+/** So that there are files of both kinds. */
+const SEGMENT_FILE_BYTES_MAX = 64 * 1024
 /** Of what the workers do: the rest are reads. */
 const UPLOADS = 0.6
 const DELETES = 0.3
@@ -48,6 +51,8 @@ export interface PowerOptions {
   readonly seed: number
   /** The source of a regular expression: syncs of these paths do nothing. Ends with the first loss. */
   readonly lies?: string
+  /** All files have files of their own; otherwise small ones are in segments. */
+  readonly plain?: boolean
   readonly say?: (line: string) => void
 }
 
@@ -63,17 +68,24 @@ export interface PowerResult {
   /** Whatever else is not as it should be. */
   readonly problems: readonly string[]
   /** What the recoveries had to do. */
-  readonly recovered: { readonly torn: number; readonly redone: number; readonly temporaries: number }
+  readonly recovered: Readonly<Record<'torn' | 'redone' | 'adopted' | 'temporaries', number>>
 }
 
 /** Runs the campaign. The seed decides how each life ends; when exactly, and what it does until then, is up to the machine. */
-export async function powerCuts({ cuts, seed, lies, say = () => {} }: PowerOptions): Promise<PowerResult> {
+export async function powerCuts({
+  cuts,
+  seed,
+  lies,
+  plain = false,
+  say = () => {},
+}: PowerOptions): Promise<PowerResult> {
   const random = new SeededRandom(`power ${seed}`)
   const directory = mkdtempSync(join(tmpdir(), 'dfs-power-'))
+  const segmentFileBytesMax = plain ? 0 : SEGMENT_FILE_BYTES_MAX
   const manifest = new Manifest()
   const ends: Record<End, number> = { moment: 0, acknowledgement: 0, phase: 0, sync: 0, flush: 0 }
   let crashes = 0
-  const recovered = { torn: 0, redone: 0, temporaries: 0 }
+  const recovered = { torn: 0, redone: 0, adopted: 0, temporaries: 0 }
   const problems = new Set<string>()
   const hasFailed = () => manifest.lost.size + manifest.wrong.size + problems.size > 0
   let next = new Life()
@@ -82,7 +94,7 @@ export async function powerCuts({ cuts, seed, lies, say = () => {} }: PowerOptio
       const isLast = cut === cuts
       const draw = random.fork(`cut ${cut}`)
       const end = draw.pick(ENDS)
-      const plan = isLast ? { directory, seed: 'last', isCrash: false, lies } : drawPlan(end, draw)
+      const plan = isLast ? { directory, segmentFileBytesMax, seed: 'last', isCrash: false, lies } : drawPlan(end, draw)
       const life = next
       try {
         life.begin(plan)
@@ -120,7 +132,13 @@ export async function powerCuts({ cuts, seed, lies, say = () => {} }: PowerOptio
   return { ends, crashes, acknowledged, deleted, lost: [...lost], wrong, problems: [...problems], recovered }
 
   function drawPlan(end: End, draw: SeededRandom): PowerPlan {
-    const plan = { directory, seed: draw.bytes(8).toString('hex'), endAt: drawEvent(end, draw), lies }
+    const plan = {
+      directory,
+      segmentFileBytesMax,
+      seed: draw.bytes(8).toString('hex'),
+      endAt: drawEvent(end, draw),
+      lies,
+    }
     // What gets through by chance would only hide a lie.
     if (lies !== undefined) return { ...plan, isCrash: false }
     // No word reaches a server sooner than its own acknowledgement; a flush of which nothing gets through is not torn.
@@ -134,6 +152,7 @@ export async function powerCuts({ cuts, seed, lies, say = () => {} }: PowerOptio
     for (const name of recovery.missing) problems.add(`${name} is missing`)
     if (recovery.tornBytes > 0) recovered.torn++
     recovered.redone += recovery.redone
+    recovered.adopted += recovery.orphans.length
     recovered.temporaries += recovery.removedTemporaries
   }
 

@@ -37,6 +37,8 @@ export interface PowerPlan {
   readonly tear?: EntryOrder | undefined
   /** It ends when this has happened so often since the start, if nobody says so before. */
   readonly endAt?: { readonly event: PowerEvent; readonly count: number } | undefined
+  /** Larger files get a file of their own; 0 for all of them. */
+  readonly segmentFileBytesMax: number
   /** The source of a regular expression: syncs of these paths do nothing. */
   readonly lies?: string | undefined
 }
@@ -90,7 +92,7 @@ async function live(plan: PowerPlan): Promise<void> {
     storePaths,
     storePathChoice: 'round_robin',
     reservedBytes: 0,
-    segmentFileBytesMax: 0,
+    segmentFileBytesMax: plan.segmentFileBytesMax,
     durability: 'fsync',
     credentials: credentials('storage_group1'),
     syncCredentials: credentials('sync_group1'),
@@ -101,7 +103,7 @@ async function live(plan: PowerPlan): Promise<void> {
     onPhase: pass,
   })
   const { store, endpoint } = storage
-  const last = { epoch: store.epoch, sequence: store.end.sequence }
+  const last = { storageId: STORAGE_ID, epoch: store.epoch, sequence: store.end.sequence }
   const problems = await audit(disk, dataDirectory, storePaths, last)
   await isActive(context)
   const report: PowerReport = { port: endpoint.port, recovery: store.recovery, problems }
