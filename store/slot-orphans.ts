@@ -80,17 +80,21 @@ export class SlotOrphanSearch {
     return found.filter(name => !this.#recorded.has(name))
   }
 
-  /** Where slots end now, with nothing left behind them that could be found again. */
+  /**
+   * Where slots end now, with nothing left behind them that could be found again. Those of a store path that is not there
+   * are as they were, for the day it is back.
+   */
   async settled(storePaths: ReadonlyMap<number, StorePath>): Promise<SlotEnd[]> {
-    const ends: SlotEnd[] = []
+    const ends = new Map(this.#ends)
     for (const [storePathIndex, path] of storePaths) {
       if (path.failure !== undefined) continue
       const last = (await path.segments.list(this.#storageId, this.#writer)).at(-1)
       const seen = this.#ends.get(storePathIndex)?.segmentId
       const lastSeen = last === undefined ? seen : Math.max(last, seen ?? 0)
-      ends.push({ storePathIndex, segmentId: nextSegmentId(this.#writer, lastSeen) - 1, endBytes: SEGMENT_BYTES })
+      const segmentId = nextSegmentId(this.#writer, lastSeen) - 1
+      ends.set(storePathIndex, { storePathIndex, segmentId, endBytes: SEGMENT_BYTES })
     }
-    return ends
+    return [...ends.values()]
   }
 
   async #filesIn(
