@@ -76,12 +76,13 @@ export async function recover(
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
   const orphans = new OrphanSearch(storageId, checkpoint.timeMs)
-  const slotOrphans = new SlotOrphanSearch(identity, checkpoint.slots)
+  let slotOrphans = new SlotOrphanSearch(identity, checkpoint.slots)
   let end: BinlogEnd = { sequence: checkpoint.sequence, timeMs: checkpoint.timeMs }
   let redone = 0
   let tornBytes = 0
   let damagedLines = 0
   let lastSequence = 0
+  let isCheckpointTrue = checkpoint.sequence === 0
   let last: { file: DiskFile; bytes: number } | undefined
 
   const files = await listBinlogFiles(disk, directory, epoch)
@@ -111,6 +112,7 @@ export async function recover(
         continue
       }
       lastSequence = record.sequence
+      isCheckpointTrue ||= record.sequence === checkpoint.sequence
       orphans.note(record)
       slotOrphans.note(record)
       if (record.sequence <= checkpoint.sequence) continue
@@ -127,6 +129,7 @@ export async function recover(
   }
   // What was cut must stay cut.
   await last?.file.sync()
+  if (!isCheckpointTrue) slotOrphans = await searchBehindAll(disk, directory, identity)
   for (const path of storePaths.values()) await path.syncChanges()
   return {
     end,
@@ -179,6 +182,18 @@ async function isTornEnd(file: DiskFile, offsetBytes: number, lastGoodSequence: 
     if (record !== undefined && record.batch > lastGoodSequence + 1) return false
   }
   return true
+}
+
+/** A record that the checkpoint covers is gone, and its slot lies before where the checkpoint says that slots end. */
+async function searchBehindAll(
+  disk: Disk,
+  directory: string,
+  identity: { epoch: number; storageId: number; writer: number },
+): Promise<SlotOrphanSearch> {
+  const search = new SlotOrphanSearch(identity, [])
+  const all = { after: 0, until: Number.POSITIVE_INFINITY }
+  for await (const { record } of readRecords(disk, directory, identity.epoch, all, () => {})) search.note(record)
+  return search
 }
 
 /** Does the effect of a record again, whatever of it was done before. */

@@ -14,7 +14,7 @@ import type { Store } from '../../store/store.ts'
 import { contentOf, download, type OpenStore, STORAGE_ID, upload, Workshop } from './store-fixture.ts'
 
 const MAX = 3_000
-const RUNS = 20
+const RUNS = 12
 
 /** Around the ends of slots' sizes, of what is packed, and of what is not. */
 const sizes = fc.constantFrom(0, 1, 39, 40, 41, 104, 105, 999, 1_000, 1_001, 2_024, 2_025, MAX - 1, MAX, MAX + 1)
