@@ -4,12 +4,14 @@ import {
   readPeerPosition,
   readSyncPosition,
   readSyncRecord,
+  readSyncRun,
   SYNC_POSITION_BYTES,
   SYNC_POSITION_REPLY_BYTES,
   SYNC_RECORD_FIXED_BYTES,
   writePeerPosition,
   writeSyncPosition,
   writeSyncRecord,
+  writeSyncRun,
 } from '../../protocol/sync-bodies.ts'
 
 const storageIds = fc.integer({ min: 1, max: 2 ** 24 - 1 })
@@ -71,5 +73,73 @@ describe('body of syncRecord', () => {
         expect(body.toString('latin1', SYNC_RECORD_FIXED_BYTES)).to.equal(line)
       }),
     )
+  })
+})
+
+describe('body of syncRun', () => {
+  const contents = fc.constantFrom('none' as const, 'file' as const, 'unreadable' as const)
+  const runs = fc.record({
+    storageId: storageIds,
+    previous: fc.maxSafeNat(),
+    records: fc.array(fc.record({ line: fc.stringMatching(/^[ -~]{1,511}$/), content: contents }), { maxLength: 20 }),
+  })
+  /** A run of two records, with five bytes of slots. */
+  const sample = () => {
+    const records = [
+      { line: 'first', content: 'file' as const },
+      { line: '2nd', content: 'none' as const },
+    ]
+    return Buffer.concat([writeSyncRun({ storageId: 7, previous: 41, records }), Buffer.from('slots')])
+  }
+  const COUNT_OFFSET = 12
+  const LINES_OFFSET = 16
+
+  it('is a storage id, the sequence before it, how many records and bytes of lines, contents, lines and slots', () => {
+    const hex = [
+      ...['00000007', '0000000000000029', '00000002', '0000000a', '0100'],
+      ...[Buffer.from('first\n2nd\n').toString('hex'), Buffer.from('slots').toString('hex')],
+    ]
+    expect(sample().toString('hex')).to.equal(hex.join(''))
+  })
+
+  it('is read back as it was written, with the slots behind it', () => {
+    fc.assert(
+      fc.property(runs, fc.uint8Array({ maxLength: 100 }), (run, slots) => {
+        const read = readSyncRun(Buffer.concat([writeSyncRun(run), slots]))
+        expect(read).to.deep.equal({ ...run, slots: Buffer.from(slots) })
+      }),
+    )
+  })
+
+  it('of no records is one', () => {
+    const nothing = { storageId: 7, previous: 41, records: [] }
+    expect(readSyncRun(writeSyncRun(nothing))).to.deep.equal({ ...nothing, slots: Buffer.alloc(0) })
+  })
+
+  it('is none when it is cut off anywhere before its slots', () => {
+    const whole = sample()
+    for (let length = 0; length < whole.length - 'slots'.length; length++) {
+      expect(readSyncRun(whole.subarray(0, length)), `${length} bytes`).to.equal(undefined)
+    }
+  })
+
+  it('is none when its lengths contradict each other', () => {
+    for (const [offset, what] of [
+      [COUNT_OFFSET, 'records'],
+      [LINES_OFFSET, 'bytes of lines'],
+    ] as const) {
+      const right = sample().readUInt32BE(offset)
+      for (const wrong of [0, right - 1, right + 1, 2 ** 31, 2 ** 32 - 1]) {
+        const body = sample()
+        body.writeUInt32BE(wrong, offset)
+        expect(readSyncRun(body), `${wrong} ${what}`).to.equal(undefined)
+      }
+    }
+  })
+
+  it('is none when a line does not end where the lines do', () => {
+    const body = sample()
+    body[body.indexOf('\n')] = 'x'.charCodeAt(0)
+    expect(readSyncRun(body)).to.equal(undefined)
   })
 })
