@@ -26,16 +26,20 @@ export async function askAbout<T>(
   return askOthers(context, file, ask)
 }
 
-/** Asks the others in turn, until one gives what is asked for or knows that it is gone. */
+/**
+ * Asks the others in turn, until one gives what is asked for or knows that it is gone. Whoever asks because its own copy
+ * `isBad` has the file: that nobody else has it does not mean that there is none.
+ */
 export async function askOthers<T>(
   context: PortContext,
   file: FileNameParts,
   ask: (client: FrameClient) => Promise<T>,
+  { isBad = false } = {},
 ): Promise<T> {
   const peers = context.peers()
   const isOurs = file.storageId === context.store.storageId
   let everybodyAnswered =
-    knowsAllPeers(context) && (isOurs || (file.storageId !== undefined && peers.has(file.storageId)))
+    !isBad && knowsAllPeers(context) && (isOurs || (file.storageId !== undefined && peers.has(file.storageId)))
   for (const peer of inOrder(peers, file)) {
     try {
       const answer = await ask(await connectPeer(context, peer))

@@ -99,7 +99,7 @@ function askOthersInstead(
   wanted: Wanted,
   error: unknown,
 ): Promise<FrameReply> {
-  return askOthers(context, parts, passOn(context, wanted)).catch(reason => {
+  return askOthers(context, parts, passOn(context, wanted), { isBad: true }).catch(reason => {
     throw toDfsError(reason).code === 'not_found' ? reason : error
   })
 }
@@ -208,7 +208,7 @@ function passOn(context: PortContext, wanted: Wanted): (client: FrameClient) => 
 }
 
 async function streamFromPeer(context: PortContext, parts: FileNameParts, wanted: Wanted, send: Send): Promise<void> {
-  const remote = await askOthers(context, parts, client => openRemote(client, wanted))
+  const remote = await askOthers(context, parts, client => openRemote(client, wanted), { isBad: true })
   try {
     if (remote.lengthBytes !== wanted.length) throw new DfsError('corrupt', 'the peer has another length')
     await relay(context, remote.body, send)
