@@ -218,7 +218,11 @@ export class FileStore implements Store {
     if (roots.length > identity.storePathCount) {
       await writeIdentity(world.disk, options.dataDirectory, { ...identity, storePathCount: roots.length })
     }
+    const present = [...paths.values()].filter(path => path.failure === undefined)
     const recovered = await recover(world.disk, options.dataDirectory, identity, paths)
+    for (const { failure, index } of present) {
+      if (failure !== undefined) log.error({ err: failure, storePath: index }, 'a store path failed and takes no files')
+    }
     const lives = await SourceLives.read(world.disk, options.dataDirectory)
     const store = new FileStore(world, timers, log, options, identity, paths, recovered, lives)
     await store.#begin(recovered)

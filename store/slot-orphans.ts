@@ -11,6 +11,7 @@
  */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
+import { DiskError } from '../runtime/world.ts'
 import type { SlotEnd } from './checkpoint.ts'
 import { nextSegmentId, writerOf } from './segments.ts'
 import { contentOf, SEGMENT_BYTES } from './slot.ts'
@@ -58,26 +59,22 @@ export class SlotOrphanSearch {
     this.#ends.set(storePathIndex, { storePathIndex, segmentId, endBytes: offsetBytes + slotBytes })
   }
 
-  /** Looks into all gaps, and behind the last record; what is found is durable. */
+  /**
+   * Looks into all gaps, and behind the last record; what is found is durable. A store path that does not give what lies
+   * there has failed, and the others go on: its slots are looked for again at the next start.
+   */
   async find(storePaths: ReadonlyMap<number, StorePath>): Promise<string[]> {
     const found: string[] = []
-    for (const [storePathIndex, path] of storePaths) {
+    for (const path of storePaths.values()) {
       if (path.failure !== undefined) continue
-      const segmentIds = await path.segments.list(this.#storageId, this.#writer)
-      const behind = { segmentId: Number.POSITIVE_INFINITY, endBytes: 0 }
-      const gaps = this.#gaps.filter(gap => gap.storePathIndex === storePathIndex)
-      for (const { from, until } of [...gaps, { from: this.#endOf(storePathIndex), until: behind }]) {
-        for (const segmentId of segmentIds) {
-          if (segmentId < from.segmentId || segmentId > until.segmentId) continue
-          const range = {
-            fromBytes: segmentId === from.segmentId ? from.endBytes : 0,
-            untilBytes: segmentId === until.segmentId ? until.endBytes : SEGMENT_BYTES,
-          }
-          found.push(...(await this.#filesIn(path, segmentId, range)))
-        }
+      try {
+        for await (const name of this.#filesOn(path)) if (!this.#recorded.has(name)) found.push(name)
+      } catch (error) {
+        if (!(error instanceof DiskError)) throw error
+        path.fail(error)
       }
     }
-    return found.filter(name => !this.#recorded.has(name))
+    return found
   }
 
   /**
@@ -97,20 +94,33 @@ export class SlotOrphanSearch {
     return [...ends.values()]
   }
 
-  async #filesIn(
+  async *#filesOn(path: StorePath): AsyncGenerator<string> {
+    const segmentIds = await path.segments.list(this.#storageId, this.#writer)
+    const behind = { segmentId: Number.POSITIVE_INFINITY, endBytes: 0 }
+    const gaps = this.#gaps.filter(gap => gap.storePathIndex === path.index)
+    for (const { from, until } of [...gaps, { from: this.#endOf(path.index), until: behind }]) {
+      for (const segmentId of segmentIds) {
+        if (segmentId < from.segmentId || segmentId > until.segmentId) continue
+        yield* this.#filesIn(path, segmentId, {
+          fromBytes: segmentId === from.segmentId ? from.endBytes : 0,
+          untilBytes: segmentId === until.segmentId ? until.endBytes : SEGMENT_BYTES,
+        })
+      }
+    }
+  }
+
+  async *#filesIn(
     path: StorePath,
     segmentId: number,
     range: { fromBytes: number; untilBytes: number },
-  ): Promise<string[]> {
-    const names: string[] = []
+  ): AsyncGenerator<string> {
     const segment = { storageId: this.#storageId, segmentId }
     for await (const { name, offsetBytes, slot, header } of path.segments.slots(segment, path.index, range)) {
       if (header.isFree || contentOf(slot, header) === undefined) continue
       // It may be in memory only.
       await path.segments.put({ ...segment, offsetBytes }, slot)
-      names.push(name)
+      yield name
     }
-    return names
   }
 
   #endOf(storePathIndex: number): SlotEnd {

@@ -9,6 +9,7 @@ import { binlogPath } from '../../store/binlog-files.ts'
 import { openDirectory, raiseEpoch } from '../../store/file-store.ts'
 import type { Store } from '../../store/store.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
+import type { FaultyDisk } from './faulty-disk.ts'
 import {
   contentOf,
   download,
@@ -317,6 +318,32 @@ describe('a start of a store with segments', function () {
     }
     await expectAll(both.store, files)
   })
+
+  for (const action of ['list', 'read'] as const) {
+    it(`serves other store paths when one fails to ${action} what lies behind its last slot, and looks again later`, async () => {
+      const storePaths = ['a', 'b'].map(name => join(workshop.path, name))
+      const options = { ...OPTIONS, storePaths }
+      const opened = await workshop.open('data', options)
+      const files = await uploadSome(opened.store, 4)
+      const held = opened.disk.hold({ action: 'write', path: /binlog/ })
+      const unrecorded = upload(opened.store, contentOf(10, 9))
+      await held.reached
+      const copy = await workshop.crash()
+      held.release()
+      await unrecorded
+      await opened.close()
+      const sick = (disk: FaultyDisk) => disk.fail({ action, path: /a\/segments/ }, 'EIO', { times: 1_000 })
+      const again = await workshop.open(copy, options, undefined, sick)
+      expect(again.store.storePaths.map(({ writable }) => writable)).to.deep.equal([false, true])
+      expect((await upload(again.store, contentOf(10))).slice(0, 3)).to.equal('M01')
+      again.disk.heal()
+      await expectAll(again.store, files)
+      await again.close()
+      const well = await workshop.open(copy, options)
+      expect(well.store.recovery.orphans).to.deep.equal([await unrecorded])
+      expect(well.store.storePaths.map(({ writable }) => writable)).to.deep.equal([true, true])
+    })
+  }
 
   it('judges no slot of a store path whose disk is missing, makes nothing there, and serves the others', async () => {
     const storePaths = ['a', 'b'].map(name => join(workshop.path, name))

@@ -21,6 +21,9 @@ import { until } from '../../until.ts'
 import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
 
 const OPTIONS = { sync: false, segmentFileBytesMax: 64 * 1024 }
+/** Beats, which members learn of each other by, come this many times sooner. */
+const HASTE = 4
+
 const SIZES = [0, 1, 4_096, 64 * 1024]
 
 describe('a packed file', function () {
@@ -29,8 +32,17 @@ describe('a packed file', function () {
   let disk: FaultyDisk
 
   beforeEach(async () => {
-    disk = new FaultyDisk(realWorld().disk)
-    cluster = await SmallCluster.start({ disk })
+    const { clock, ...real } = realWorld()
+    disk = new FaultyDisk(real.disk)
+    cluster = await SmallCluster.start({
+      disk,
+      clock: {
+        wallMs: () => clock.wallMs(),
+        monotonicMs: () => clock.monotonicMs() * HASTE,
+        alarm: (delayMs, ring) => clock.alarm(delayMs / HASTE, ring),
+        turn: () => clock.turn(),
+      },
+    })
     await cluster.addStorage(1, OPTIONS)
   })
   afterEach(async () => {
