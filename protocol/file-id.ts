@@ -47,6 +47,11 @@ const TAIL_LENGTH = 7
 /** From here on the size field holds nothing but the size. */
 export const SIZE_WITHOUT_SALT_MIN = 2 ** 32
 
+/** What base64 is read into and written from: nothing here waits in between, and a name costs no buffer. */
+const NAME_BYTES = 20
+const scratch = Buffer.alloc(NAME_BYTES)
+const slotScratch = Buffer.alloc(12)
+
 /** A group and a name in it. */
 export interface FileId {
   readonly group: string
@@ -141,9 +146,11 @@ export function decodeFileName(name: string): FileNameParts {
   const match = name.length <= FILE_NAME_BYTES_MAX ? NAME.exec(name) : null
   if (match === null) throw new DfsError('bad_file_id', 'this is not the name of a file')
   const [, path = '', high = '', low = '', encoded = '', extent = '', rest = ''] = match
-  const bytes = Buffer.from(encoded, 'base64url')
+  const bytes = scratch
+  bytes.write(encoded, 'base64url')
   // 27 characters hold two bits more than 20 bytes: only one spelling is the file's name.
-  if (bytes.toString('base64url') !== encoded) throw new DfsError('bad_file_id', 'this is not the name of a file')
+  if (bytes.toString('base64url', 0, NAME_BYTES) !== encoded)
+    throw new DfsError('bad_file_id', 'this is not the name of a file')
   const field = bytes.readUInt32BE(8)
   const inSegment = (field & SEGMENT) !== 0
   const tail = inSegment ? rest : extent + rest
@@ -189,7 +196,7 @@ export function encodeFileName(file: NewFileName): string {
   if (file.storageId < 1 || file.storageId > STORAGE_ID_MAX) throw new RangeError(`storage id ${file.storageId}`)
   if (!Number.isSafeInteger(file.sizeBytes) || file.sizeBytes < 0) throw new RangeError(`size ${file.sizeBytes}`)
   if (file.tail.length !== TAIL_LENGTH) throw new RangeError(`tail ${file.tail}`)
-  const bytes = Buffer.alloc(20)
+  const bytes = scratch
   bytes.writeUInt32LE(file.storageId, 0)
   bytes.writeUInt32BE(file.createTimeS, 4)
   bytes.writeUInt32BE(upperHalf(file), 8)
@@ -197,7 +204,7 @@ export function encodeFileName(file: NewFileName): string {
   bytes.writeUInt32BE(file.crc32, 16)
   const directory = directoryName(file.directoryIndex)
   const extent = file.slot === undefined ? '' : extentOf(file.slot)
-  return nameAt(file.storePathIndex, directory, bytes.toString('base64url') + extent + file.tail)
+  return nameAt(file.storePathIndex, directory, bytes.toString('base64url', 0, NAME_BYTES) + extent + file.tail)
 }
 
 /**
@@ -219,19 +226,18 @@ function upperHalf({ sizeBytes, salt = 0, slot }: NewFileName): number {
 
 /** Sixteen characters: segment id, offset, slot size, 4 bytes each. */
 function extentOf({ segmentId, offsetBytes, slotBytes }: Slot): string {
-  const bytes = Buffer.alloc(12)
-  bytes.writeUInt32BE(segmentId, 0)
-  bytes.writeUInt32BE(offsetBytes, 4)
-  bytes.writeUInt32BE(slotBytes, 8)
-  return bytes.toString('base64url')
+  slotScratch.writeUInt32BE(segmentId, 0)
+  slotScratch.writeUInt32BE(offsetBytes, 4)
+  slotScratch.writeUInt32BE(slotBytes, 8)
+  return slotScratch.toString('base64url')
 }
 
 function slotOf(extent: string): Slot {
-  const bytes = Buffer.from(extent, 'base64url')
+  slotScratch.write(extent, 'base64url')
   return {
-    segmentId: bytes.readUInt32BE(0),
-    offsetBytes: bytes.readUInt32BE(4),
-    slotBytes: bytes.readUInt32BE(8),
+    segmentId: slotScratch.readUInt32BE(0),
+    offsetBytes: slotScratch.readUInt32BE(4),
+    slotBytes: slotScratch.readUInt32BE(8),
   }
 }
 

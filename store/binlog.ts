@@ -34,8 +34,8 @@ export interface RecordDraft {
   readonly data?: (() => Promise<void>) | undefined
   /** The source's time, for records of a peer; ours otherwise. */
   readonly timeMs?: number
-  /** Makes the change visible. Safe to repeat: recovery does it again. */
-  readonly effect: () => Promise<void>
+  /** Makes the change visible, if that takes anything. Safe to repeat: recovery does it again. */
+  readonly effect?: (() => Promise<void>) | undefined
 }
 
 /** Why a record is not in the binlog, and will not be at the next start: nothing stands for it. */
@@ -233,10 +233,11 @@ export class Binlog {
 
   async #takeEffect(batch: readonly Waiting[], records: readonly BinlogRecord[], lines: string[]): Promise<void> {
     const failures = new Map<Waiting, Error>()
-    const run = (waiting: Waiting) => waiting.draft.effect().catch(error => void failures.set(waiting, error))
+    const run = (waiting: Waiting) => waiting.draft.effect?.().catch(error => void failures.set(waiting, error))
+    const visible = batch.filter(({ draft }) => draft.effect !== undefined)
     // Names are never used twice, so within a batch it is enough that files come before they go.
-    await Promise.all(batch.filter(({ draft }) => !isDelete(draft.op)).map(run))
-    await Promise.all(batch.filter(({ draft }) => isDelete(draft.op)).map(run))
+    await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run))
+    await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run))
     const last = records.at(-1)!
     const previous = this.#end.sequence
     const timeMs = records.reduce(

@@ -35,7 +35,7 @@ import { positionAfter, type Recovery, recover } from './recovery.ts'
 import { SlotAllocator, type SlotPlace, writerOf } from './segments.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type { PackedUpload, RecoveryReport, ShippedRecord, Store, Upload } from './store.ts'
+import type { PackedUpload, RecoveryReport, Shipment, ShippedContent, ShippedRecord, Store, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
@@ -365,18 +365,18 @@ export class FileStore implements Store {
     return this.#lives.settle(asking)
   }
 
-  async apply(shipped: ShippedRecord, content: IncomingFile | Uint8Array | undefined): Promise<void> {
-    const source = shipped.origin.storageId
+  async apply(shipments: readonly Shipment[]): Promise<void> {
+    const source = shipments[0]!.shipped.origin.storageId
+    const files = shipments.flatMap(({ content }) => (content instanceof IncomingFile ? [content] : []))
     const before = this.#turns.get(source)
     let done: Promise<unknown> = Promise.resolve()
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
-      const file = content instanceof IncomingFile ? content : undefined
-      await Promise.all([before?.catch(ignore), file === undefined ? undefined : this.#seal(file)])
+      await Promise.all([before?.catch(ignore), ...files.map(file => this.#seal(file))])
       try {
-        done = this.#enqueue(shipped, content)
+        done = this.#enqueue(source, shipments)
       } catch (error) {
-        await file?.discard()
+        for (const file of files) await file.discard()
         throw error
       }
     })()
@@ -523,58 +523,58 @@ export class FileStore implements Store {
     return found
   }
 
-  /** Gives a peer's record to the binlog, unless it is there already; returns when it is durable. */
-  #enqueue(
-    { origin, previous, record, file: parts, lacksFile }: ShippedRecord,
-    content: IncomingFile | Uint8Array | undefined,
-  ): Promise<unknown> {
-    const file = content instanceof IncomingFile ? content : undefined
-    const source = origin.storageId
+  /** Gives records of a peer to the binlog, those that are not there already; returns when all are durable. */
+  #enqueue(source: number, shipments: readonly Shipment[]): Promise<unknown> {
     const last = this.#lastOf(source)
-    if (!isAfter(origin, last.at)) return Promise.all([last.done, file?.discard()])
-    const expected = origin.epoch === last.at.epoch ? last.at.sequence : 0
-    if (previous !== expected) {
-      throw new DfsError(
-        'bad_request',
-        `record ${origin.sequence} follows ${previous}, but ${expected} is the last one here`,
-      )
-    }
-    const { name, timeMs, uploadId } = record
-    const slot = content instanceof Uint8Array ? content : undefined
-    const path = slot === undefined ? this.#pathOf(parts) : this.#choosePath(parts.storePathIndex, slot.length)
-    const data = slot && (() => this.#put(path, { storageId: source, ...parts.slot! }, slot))
-    const token = file?.token
-    const isCreate = record.op === 'C'
-    if (!isCreate && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')
-    const effect = async () => {
-      if (!isCreate) await this.#remove(path, name)
-      else if (token !== undefined) await this.#place(path, token, name)
-    }
-    const recorded = this.#binlog.append(() => ({
-      op: isCreate ? 'c' : 'd',
-      name,
-      token,
-      inSlot: slot !== undefined,
-      lacksFile,
-      origin,
-      uploadId,
-      timeMs,
-      data,
-      effect,
-    }))
-    const appended = file === undefined ? recorded : discardIfNowhere(file, recorded)
+    const isKnown = ({ shipped }: Shipment) => !isAfter(shipped.origin, last.at)
+    const known = shipments.filter(isKnown).map(({ content }) => discarded(content))
+    const fresh = shipments.filter(shipment => !isKnown(shipment))
+    let at = last.at
+    for (const { shipped } of fresh) at = expectNext(at, shipped)
+    // All of them are possible, or none is begun.
+    const paths = fresh.map(shipment => this.#pathFor(shipment))
+    const appended = fresh.map((shipment, i) => this.#appendShipped(source, shipment, paths[i]!))
     // A position says that everything before it is here too. Effects of one flush end in any order, and one may fail:
     // the position moves in the order of the source, and never past a record that is to be shipped again.
-    const done = Promise.all([last.done, appended]).then(() => {
-      this.#positions.set(source, positionAfter(this.#positions.get(source), origin, { timeMs, lacksFile }))
+    const all = [last.done, ...known, ...appended]
+    // Whatever becomes of one: nobody reads from the slots any more when their owner is told.
+    const settled = Promise.allSettled(all).then(() => Promise.all(all))
+    const done = settled.then(() => {
+      const position = fresh.reduce<SourcePosition | undefined>(
+        (before, { shipped }) => positionAfter(before, shipped),
+        this.#positions.get(source),
+      )
+      if (position !== undefined) this.#positions.set(source, position)
     })
-    const entry = { at: origin, done }
+    const entry = { at, done }
     this.#enqueued.set(source, entry)
     // What failed must be shipped again: the next session starts from the position.
     done.catch(() => {
       if (this.#enqueued.get(source) === entry) this.#enqueued.delete(source)
     })
     return done
+  }
+
+  /** The store path that a record is about; one that its slot can be written to. */
+  #pathFor({ shipped: { file }, content }: Shipment): StorePath {
+    return content instanceof Uint8Array ? this.#choosePath(file.storePathIndex, content.length) : this.#pathOf(file)
+  }
+
+  /** Appends the record of a peer, with its slot if it has one. */
+  #appendShipped(source: number, { shipped, content }: Shipment, path: StorePath): Promise<BinlogRecord> {
+    const { origin, record, file: parts, lacksFile } = shipped
+    const { name, timeMs, uploadId } = record
+    const isCreate = record.op === 'C'
+    const file = content instanceof IncomingFile ? content : undefined
+    const slot = content instanceof Uint8Array ? content : undefined
+    const token = file?.token
+    const place = token === undefined ? undefined : () => this.#place(path, token, name)
+    const appended = this.#binlog.append(() => ({
+      ...{ op: isCreate ? 'c' : 'd', name, token, inSlot: slot !== undefined, lacksFile, origin, uploadId, timeMs },
+      data: slot && (() => this.#put(path, { storageId: source, ...parts.slot! }, slot)),
+      effect: isCreate ? place : () => this.#remove(path, name),
+    }))
+    return file === undefined ? appended : discardIfNowhere(file, appended)
   }
 
   /** The last record of a source that was given to the binlog, and when it is durable. */
@@ -722,6 +722,19 @@ async function discardIfNowhere(file: IncomingFile, appended: Promise<BinlogReco
     if (isNowhere(error)) await file.discard()
     throw error
   }
+}
+
+function discarded(content: ShippedContent): Promise<void> | undefined {
+  return content instanceof IncomingFile ? content.discard() : undefined
+}
+
+/** Where a source's records have got to with one more. Throws `bad_request` unless it is one that follows. */
+function expectNext(last: BinlogPosition, { origin, previous, record }: ShippedRecord): BinlogPosition {
+  if (record.op !== 'C' && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')
+  const expected = origin.epoch === last.epoch ? last.sequence : 0
+  if (previous === expected) return origin
+  const found = `record ${origin.sequence} follows ${previous}, but ${expected} is the last one here`
+  throw new DfsError('bad_request', found)
 }
 
 function notKept(): DfsError {

@@ -19,7 +19,7 @@ export async function recordStart(
   { skipped, previousEpoch, orphans }: Pick<Recovery, 'skipped' | 'previousEpoch' | 'orphans'>,
   readEpoch: (epoch: number) => AsyncGenerator<ReadRecord>,
 ): Promise<void> {
-  const append = (op: BinlogOp, name: string) => binlog.append(() => ({ op, name, effect: async () => undefined }))
+  const append = (op: BinlogOp, name: string) => binlog.append(() => ({ op, name }))
   if (skipped > 0) await append('S', '-')
   const waiting: Promise<unknown>[] = []
   if (previousEpoch !== undefined) {

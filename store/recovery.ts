@@ -127,7 +127,11 @@ export async function recover(
       if (record.origin !== undefined)
         positions.set(
           record.origin.storageId,
-          positionAfter(positions.get(record.origin.storageId), record.origin, record),
+          positionAfter(positions.get(record.origin.storageId), {
+            origin: record.origin,
+            record,
+            lacksFile: record.lacksFile,
+          }),
         )
     }
     last = { file, bytes }
@@ -159,8 +163,11 @@ export async function recover(
 /** Where a source's records have got to with one more; a file that could not be had is never forgotten. */
 export function positionAfter(
   before: SourcePosition | undefined,
-  origin: RecordOrigin,
-  { timeMs, lacksFile }: { timeMs: number; lacksFile?: boolean | undefined },
+  {
+    origin,
+    record: { timeMs },
+    lacksFile,
+  }: { origin: RecordOrigin; record: { timeMs: number }; lacksFile?: boolean | undefined },
 ): SourcePosition {
   return { ...origin, timeMs, ...(before?.incomplete || lacksFile ? { incomplete: true } : {}) }
 }

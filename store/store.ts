@@ -27,6 +27,15 @@ export interface ShippedRecord {
   readonly lacksFile?: boolean
 }
 
+/** What comes with a record: a file of its own, a checked slot, or nothing. */
+export type ShippedContent = IncomingFile | Uint8Array | undefined
+
+/** A record and what comes with it. */
+export interface Shipment {
+  readonly shipped: ShippedRecord
+  readonly content: ShippedContent
+}
+
 /** What is to be kept of an upload, beside its bytes. */
 export interface Upload {
   /** Without the dot; may be empty. */
@@ -99,10 +108,11 @@ export interface Store {
   /** Says whose records of a source are taken: of the life that asks, if its epoch is new here. */
   settleSource(asking: SourceLife): Promise<SourceLife>
   /**
-   * Applies a record of a peer; records of one source take effect in the order of the calls, and only once. The content
-   * belongs to the store from here on: a file, or a checked slot, which must not change before this is done. Rejects with `bad_request` if a record in between has not been applied.
+   * Applies records of a source that follow each other; they take effect in the order of the calls, and only once. The
+   * contents belong to the store from here on; slots must not change before this is done. Rejects with `bad_request` if a
+   * record in between has not been applied.
    */
-  apply(shipped: ShippedRecord, content: IncomingFile | Uint8Array | undefined): Promise<void>
+  apply(shipments: readonly Shipment[]): Promise<void>
   /** Reads the binlog after one sequence up to another; a cursor lets the next call go on without searching. */
   readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord>
 

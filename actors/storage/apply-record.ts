@@ -14,7 +14,7 @@ import {
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { checkContent } from '../../store/incoming-file.ts'
 import { SLOT_BYTES_MAX, stateOf } from '../../store/slot.ts'
-import type { ShippedRecord } from '../../store/store.ts'
+import type { Shipment, ShippedRecord } from '../../store/store.ts'
 import { admitFile, type PortContext } from './port-context.ts'
 import { receiveInto } from './upload-file.ts'
 
@@ -51,7 +51,7 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
 
   if (fields.content !== 'file') {
     request.bodyTaken()
-    await store.apply(shipped, undefined)
+    await store.apply([{ shipped, content: undefined }])
     counts.applied++
     return { status: 0 }
   }
@@ -65,7 +65,7 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   }
   const { sizeBytes } = file
   // The order of records is the order of these calls: the next request is read only after this one.
-  const applied = store.apply(shipped, file)
+  const applied = store.apply([{ shipped, content: file }])
   request.bodyTaken()
   await applied
   counts.applied++
@@ -84,11 +84,9 @@ export async function syncRun(context: PortContext, request: FrameRequest): Prom
     if (run === undefined) throw new DfsError('bad_request', 'the run contradicts itself')
     const admitted = admitRun(run)
     // The order of records is the order of these calls: the next request is read only after this one.
-    const applied = admitted.map(({ shipped, slot }) => store.apply(shipped, slot))
+    const applied = store.apply(admitted)
     request.bodyTaken()
-    // Whatever became of the others, nobody must be writing from the buffer any more.
-    await Promise.allSettled(applied)
-    await Promise.all(applied)
+    await applied
     counts.applied += admitted.length
     counts.appliedBytes += run.slots.length
     return { status: 0 }
@@ -97,26 +95,20 @@ export async function syncRun(context: PortContext, request: FrameRequest): Prom
   }
 }
 
-/** A record as it is applied, with the slot of its file. */
-interface AdmittedRecord {
-  readonly shipped: ShippedRecord
-  readonly slot: Buffer | undefined
-}
-
 /** Checks everything about a run before anything of it is done. */
-function admitRun({ storageId, previous, records, slots }: SyncRunFields & { slots: Buffer }): AdmittedRecord[] {
+function admitRun({ storageId, previous, records, slots }: SyncRunFields & { slots: Buffer }): Shipment[] {
   let last = previous
   let at = 0
   const admitted = records.map(({ line, content }) => {
     const shipped = admitRecord(line, { storageId, content, previous: last })
     const { file } = shipped
     last = shipped.origin.sequence
-    if (content !== 'file') return { shipped, slot: undefined }
+    if (content !== 'file') return { shipped, content: undefined }
     const slot = slots.subarray(at, at + (file.slot?.slotBytes ?? 0))
     at += slot.length
     if (stateOf(slot, file) !== 'present')
       throw new DfsError('digest_mismatch', `${shipped.record.name} is not in its slot`)
-    return { shipped, slot }
+    return { shipped, content: slot }
   })
   if (at !== slots.length) throw new DfsError('bad_request', 'the run has more bytes than its records')
   return admitted

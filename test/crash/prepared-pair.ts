@@ -184,7 +184,7 @@ export async function ship(source: FileStore, peer: FileStore): Promise<void> {
       record,
       file: decodeFileName(record.name),
     }
-    if (record.op === 'D') await peer.apply(shipped, undefined)
+    if (record.op === 'D') await peer.apply([{ shipped, content: undefined }])
     else if (decodeFileName(record.name).slot !== undefined) await shipSlot(source, peer, shipped)
     else await shipFile(source, peer, shipped)
     previous = record.sequence
@@ -194,7 +194,7 @@ export async function ship(source: FileStore, peer: FileStore): Promise<void> {
 async function shipFile(source: FileStore, peer: FileStore, shipped: ShippedRecord): Promise<void> {
   const file = await source.open(shipped.record.name)
   const content = file && (await readAll(file))
-  await peer.apply(shipped, content && (await fill(await peer.receive(0, content.length), content)))
+  await peer.apply([{ shipped, content: content && (await fill(await peer.receive(0, content.length), content)) }])
 }
 
 /** A slot that is damaged is not shipped, and its peer goes without. */
@@ -203,7 +203,9 @@ async function shipSlot(source: FileStore, peer: FileStore, shipped: ShippedReco
   const slot = Buffer.alloc(file.slot!.slotBytes)
   await source.readSlots(file, slot)
   const state = stateOf(slot, file)
-  await peer.apply({ ...shipped, lacksFile: state === 'corrupt' }, state === 'present' ? slot : undefined)
+  await peer.apply([
+    { shipped: { ...shipped, lacksFile: state === 'corrupt' }, content: state === 'present' ? slot : undefined },
+  ])
 }
 
 /** A disk that never waits for the platter: copies are made by this machine, which goes on living. */

@@ -112,7 +112,9 @@ describe('power', function () {
         const { op, name } = shipment.record
         const isPacked = decodeFileName(name).slot !== undefined
         const whole = async () => fill(await store.receive(0, content.length), content)
-        await store.apply(shipment, op === 'D' ? undefined : isPacked ? slotOf(name, content) : await whole())
+        await store.apply([
+          { shipped: shipment, content: op === 'D' ? undefined : isPacked ? slotOf(name, content) : await whole() },
+        ])
         promised.applied = shipment.origin.sequence
       }
       const [, doomed] = await own

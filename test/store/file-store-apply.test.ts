@@ -53,7 +53,7 @@ describe('record of a peer', () => {
   }
   async function apply({ shipped, content }: Shipment, store: Store = peer.store): Promise<void> {
     const file = content && (await fill(await store.receive(0xff, content.length), content))
-    await store.apply(shipped, file)
+    await store.apply([{ shipped, content: file }])
   }
   /** Receives the bytes of all, in order, so that what follows depends on the order of `apply` alone. */
   async function receiveAll(all: readonly Shipment[]): Promise<(IncomingFile | undefined)[]> {
@@ -93,7 +93,7 @@ describe('record of a peer', () => {
     const slow = peer.disk.hold({ action: 'sync', path: /tmp\/1n0$/ })
     const all = await shipments()
     const files = await receiveAll(all)
-    const applied = all.map(({ shipped }, i) => peer.store.apply(shipped, files[i]))
+    const applied = all.map(({ shipped }, i) => peer.store.apply([{ shipped, content: files[i] }]))
     await slow.reached
     await new Promise(resolve => setImmediate(resolve))
     expect(peer.store.end.sequence).to.equal(0)
@@ -171,7 +171,7 @@ describe('record of a peer', () => {
     // The files are gone at the source, but were read before: as if sync had been in the middle.
     const withContent = all.map((shipment, i) => (i < 10 ? { ...shipment, content: contentOf(10, i) } : shipment))
     const files = await receiveAll(withContent)
-    await Promise.all(withContent.map(({ shipped }, i) => peer.store.apply(shipped, files[i])))
+    await Promise.all(withContent.map(({ shipped }, i) => peer.store.apply([{ shipped, content: files[i] }])))
     for (const name of names) expect(await peer.store.open(name)).to.equal(undefined)
     expect(positionOf(peer.store)).to.equal(20)
   })
@@ -185,11 +185,11 @@ describe('record of a peer', () => {
       i === 0 ? { ...shipment, content: contentOf(10, 1) } : shipment,
     )
     const files = await receiveAll(all)
-    await peer.store.apply(all[0]!.shipped, files[0])
+    await peer.store.apply([{ shipped: all[0]!.shipped, content: files[0] }])
     const slow = peer.disk.hold({ action: 'rename', path: /tmp\/1n1$/ })
     const seen: number[] = []
     const applied = all.slice(1).map(async ({ shipped }, i) => {
-      await peer.store.apply(shipped, files[i + 1])
+      await peer.store.apply([{ shipped, content: files[i + 1] }])
       seen.push(positionOf(peer.store)!)
     })
     await slow.reached
@@ -208,7 +208,9 @@ describe('record of a peer', () => {
     await apply(all[0]!)
     const files = await receiveAll(all.slice(1))
     peer.disk.fail({ action: 'rename', path: /tmp\/1n1$/ }, 'ENOSPC')
-    const outcomes = await Promise.allSettled(files.map((file, i) => peer.store.apply(all[i + 1]!.shipped, file)))
+    const outcomes = await Promise.allSettled(
+      files.map((file, i) => peer.store.apply([{ shipped: all[i + 1]!.shipped, content: file }])),
+    )
     expect(outcomes.map(outcome => outcome.status)).to.deep.equal(['rejected', 'rejected', 'rejected'])
     expect(positionOf(peer.store)).to.equal(1)
     for (const shipment of all.slice(1)) await apply(shipment)
@@ -225,7 +227,9 @@ describe('record of a peer', () => {
     const all = await shipments()
     const files = await receiveAll(all)
     peer.disk.fail({ action: 'write', path: /binlog/ }, 'ENOSPC', { keptBytes: 20 })
-    const outcomes = await Promise.allSettled(all.map(({ shipped }, i) => peer.store.apply(shipped, files[i])))
+    const outcomes = await Promise.allSettled(
+      all.map(({ shipped }, i) => peer.store.apply([{ shipped, content: files[i] }])),
+    )
     expect(outcomes.map(outcome => outcome.status)).to.deep.equal(['rejected', 'rejected', 'rejected'])
     expect(await temporaries()).to.deep.equal([])
     expect(positionOf(peer.store)).to.equal(undefined)

@@ -341,7 +341,9 @@ describe('packed files', () => {
 
     it('lie in the same slots at its peers, whatever those do with their own', async () => {
       const names = await Promise.all([1, 2, 3].map(i => upload(source, contentOf(100 * i, i))))
-      const applied = await Promise.all((await shipments()).map(({ shipped, slot }) => peer.store.apply(shipped, slot)))
+      const applied = await Promise.all(
+        (await shipments()).map(({ shipped, slot }) => peer.store.apply([{ shipped, content: slot }])),
+      )
       expect(applied).to.have.length(3)
       for (const [i, name] of names.entries()) {
         expect(await download(peer.store, name)).to.deep.equal(contentOf(100 * (i + 1), i + 1))
@@ -363,9 +365,9 @@ describe('packed files', () => {
       const [creation] = await shipments()
       await source.delete(name)
       const [, deletion] = await shipments()
-      await peer.store.apply(creation!.shipped, creation!.slot)
-      await peer.store.apply(deletion!.shipped, undefined)
-      await peer.store.apply(creation!.shipped, creation!.slot)
+      await peer.store.apply([{ shipped: creation!.shipped, content: creation!.slot }])
+      await peer.store.apply([{ shipped: deletion!.shipped, content: undefined }])
+      await peer.store.apply([{ shipped: creation!.shipped, content: creation!.slot }])
       expect(await peer.store.has(name)).to.equal(false)
       expect(await peer.store.knowsDeletion(name)).to.equal(true)
       expect(positionOf(peer.store)).to.equal(2)
@@ -378,9 +380,9 @@ describe('packed files', () => {
       const [, deletion] = await shipments()
       const held = peer.disk.hold({ action: 'sync', path: /segments/ })
       const applied = [
-        peer.store.apply(creation!.shipped, creation!.slot),
-        peer.store.apply(deletion!.shipped, undefined),
-        peer.store.apply(creation!.shipped, creation!.slot),
+        peer.store.apply([{ shipped: creation!.shipped, content: creation!.slot }]),
+        peer.store.apply([{ shipped: deletion!.shipped, content: undefined }]),
+        peer.store.apply([{ shipped: creation!.shipped, content: creation!.slot }]),
       ]
       await held.reached
       held.release()
@@ -393,15 +395,17 @@ describe('packed files', () => {
       for (let i = 0; i < 3; i++) await upload(source, contentOf(100, i))
       const all = await shipments()
       const [first, second, third] = all
-      expect(await rejection(peer.store.apply(second!.shipped, second!.slot))).to.include({ code: 'bad_request' })
-      await peer.store.apply(first!.shipped, first!.slot)
+      expect(await rejection(peer.store.apply([{ shipped: second!.shipped, content: second!.slot }]))).to.include({
+        code: 'bad_request',
+      })
+      await peer.store.apply([{ shipped: first!.shipped, content: first!.slot }])
       peer.disk.fail({ action: 'write', path: /segments/ }, 'ENOSPC')
       const outcomes = await Promise.allSettled(
-        [second!, third!].map(({ shipped, slot }) => peer.store.apply(shipped, slot)),
+        [second!, third!].map(({ shipped, slot }) => peer.store.apply([{ shipped, content: slot }])),
       )
       expect(outcomes.map(({ status }) => status)).to.deep.equal(['rejected', 'rejected'])
       expect(positionOf(peer.store)).to.equal(1)
-      for (const { shipped, slot } of all) await peer.store.apply(shipped, slot)
+      for (const { shipped, slot } of all) await peer.store.apply([{ shipped, content: slot }])
       expect(positionOf(peer.store)).to.equal(3)
       for (const [i, { shipped }] of all.entries()) {
         expect(await download(peer.store, shipped.record.name)).to.deep.equal(contentOf(100, i))
@@ -411,7 +415,7 @@ describe('packed files', () => {
     it('that are deleted there stay so after a crash of the peer, and are applied once', async () => {
       const [gone, kept] = [await upload(source, contentOf(100, 1)), await upload(source, contentOf(100, 2))]
       await source.delete(gone)
-      for (const { shipped, slot } of await shipments()) await peer.store.apply(shipped, slot)
+      for (const { shipped, slot } of await shipments()) await peer.store.apply([{ shipped, content: slot }])
       const again = await crash('peer')
       expect(positionOf(again.store)).to.equal(3)
       expect(again.store.recovery).to.deep.include({ orphans: [], missing: [] })
@@ -423,11 +427,13 @@ describe('packed files', () => {
       await upload(source, contentOf(100))
       const [creation] = await shipments()
       peer.disk.fail({ action: 'write', path: /binlog/ }, 'ENOSPC')
-      expect(await rejection(peer.store.apply(creation!.shipped, creation!.slot))).to.include({ code: 'no_space' })
+      expect(await rejection(peer.store.apply([{ shipped: creation!.shipped, content: creation!.slot }]))).to.include({
+        code: 'no_space',
+      })
       const again = await crash('peer')
       expect(again.store.recovery.orphans).to.deep.equal([])
       expect(positionOf(again.store)).to.equal(undefined)
-      await again.store.apply(creation!.shipped, creation!.slot)
+      await again.store.apply([{ shipped: creation!.shipped, content: creation!.slot }])
       expect(await download(again.store, creation!.shipped.record.name)).to.deep.equal(contentOf(100))
     })
   })

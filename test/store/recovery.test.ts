@@ -284,10 +284,17 @@ describe('recovery', () => {
       for (let sequence = 1; sequence <= 2100; sequence++) {
         const at = { ...origin, sequence }
         applied.push(
-          store.apply(
-            { origin: at, previous: sequence - 1, record: { ...record, sequence }, file: decodeFileName(name) },
-            undefined,
-          ),
+          store.apply([
+            {
+              shipped: {
+                origin: at,
+                previous: sequence - 1,
+                record: { ...record, sequence },
+                file: decodeFileName(name),
+              },
+              content: undefined,
+            },
+          ]),
         )
       }
       await Promise.all(applied)

@@ -45,7 +45,16 @@ describe('a session of sync', function () {
   /** What a life of the source replays with. */
   function contextOf({ store, blocks, pool }: RunningStorage): ReplayContext {
     return {
-      ...{ store, blocks, pool, log: silentLog(), cursors: new Map(), unreadable: new Map(), onProgress: () => {} },
+      ...{
+        store,
+        blocks,
+        pool,
+        log: silentLog(),
+        cursors: new Map(),
+        gather: async () => {},
+        unreadable: new Map(),
+        onProgress: () => {},
+      },
       onCorruption: name => void corrupt.push(name),
       onEpochTooOld: epochMin => void raised.push(epochMin),
     }

@@ -47,7 +47,16 @@ describe('a run of records', function () {
     const { endpoint } = (await cluster.addStorage(PEER, { sync: false })).storage
     corrupt = []
     context = {
-      ...{ store, blocks, pool, log: silentLog(), cursors: new Map(), unreadable: new Map(), onProgress: () => {} },
+      ...{
+        store,
+        blocks,
+        pool,
+        log: silentLog(),
+        cursors: new Map(),
+        gather: async () => {},
+        unreadable: new Map(),
+        onProgress: () => {},
+      },
       onCorruption: name => void corrupt.push(name),
       onEpochTooOld: () => {},
     }
