@@ -5,7 +5,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { NODE_FLAGS } from '../bin/up.ts'
+import { NODE_FLAGS, STORAGE_NODE_FLAGS } from '../bin/up.ts'
 import { decode } from '../protocol/codec.ts'
 import { type ReplyOf, type RequestDefinition, SUBJECT_PREFIX, subjectOf } from '../protocol/message.ts'
 import { actorStatus, type StorageReport, syncStatus } from '../protocol/storage-messages.ts'
@@ -87,7 +87,7 @@ export class BenchCluster {
     if (!knows && durability !== 'fsync') throw new Error(`this storage server has no durability ${durability}`)
     await world.disk.makeDirectory(directory)
     await programs.serve(`storage-${storageId}`, [
-      ...[...NODE_FLAGS, DFS, 'storage', '--id', String(storageId), '--group', GROUP],
+      ...[...STORAGE_NODE_FLAGS, DFS, 'storage', '--id', String(storageId), '--group', GROUP],
       ...['--data', join(directory, `storage-${storageId}`), '--reserved', '1M', '--port', String(port)],
       ...[...credentials, '--sync-credentials', this.credentials(`sync_${GROUP}`), '--supervised'],
       ...(knows ? ['--durability', durability] : []),

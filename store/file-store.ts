@@ -30,6 +30,7 @@ import { type Identity, nextWriter, openIdentity, writeIdentity } from './identi
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
+import { RecentRecords } from './recent-records.ts'
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
 import { SlotAllocator, type SlotPlace, writerOf } from './segments.ts'
@@ -121,6 +122,7 @@ export class FileStore implements Store {
   readonly #uploads = new UploadIds()
   readonly #lives: SourceLives
   readonly #hotFiles: HotFiles
+  readonly #recent: RecentRecords
   /** Where slots go, by store path. */
   readonly #allocators: ReadonlyMap<number, SlotAllocator>
   /** Where the slots end that have records, by store path; `#slotEnds` as of the binlog's end. */
@@ -182,7 +184,9 @@ export class FileStore implements Store {
     for (const { uploadId, name } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(name))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
-    this.#binlog.onFlush(({ sequence }) => {
+    this.#recent = new RecentRecords(this.#binlog.end.sequence)
+    this.#binlog.onFlush(({ sequence, records }) => {
+      this.#recent.add(records)
       this.#slotEnds = [...this.#recordedSlots.values()]
       const isDue = sequence - this.#checkpointed >= CHECKPOINT_RECORDS || this.#changes >= CHECKPOINT_CHANGES
       if (isDue) void this.#checkpoint()
@@ -385,8 +389,8 @@ export class FileStore implements Store {
     await done
   }
 
-  readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
-    return this.#read(this.epoch, range, cursor)
+  async *readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
+    yield* this.#recent.read(range) ?? this.#read(this.epoch, range, cursor)
   }
 
   onFlush(listener: (flush: Flush) => void): void {
