@@ -667,10 +667,10 @@ export class FileStore implements Store {
     this.#onPhase('recorded')
     this.#changes++
     const file = decodeFileName(name)
-    this.#hotFiles.remove(name)
     const remove = () =>
       file.slot === undefined ? removeFile(this.#world.disk, path, name) : path.segments.free(name, file)
-    await this.#guard(path, remove)
+    // Not before: until it is gone it can be read, and kept again.
+    await this.#guard(path, remove).finally(() => this.#hotFiles.remove(name))
     this.#onPhase('renamed')
   }
 

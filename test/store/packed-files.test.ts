@@ -100,6 +100,21 @@ describe('packed files', () => {
     expect((await recordsOf(store)).map(({ op }) => op)).to.deep.equal(['C', 'D'])
   })
 
+  it('are in memory once they were read, and not any more once they are deleted, also if they were read meanwhile', async () => {
+    const { store, disk } = await open('data', { hotFileBytes: 2 ** 20 })
+    const name = await upload(store, contentOf(10))
+    expect(store.cached(name)).to.equal(undefined)
+    await download(store, name)
+    expect(store.cached(name)).to.deep.equal(contentOf(10))
+    const held = disk.hold({ action: 'write', path: /segments/ })
+    const deleted = store.delete(name)
+    await held.reached
+    expect(await download(store, name), 'it is still there').to.deep.equal(contentOf(10))
+    held.release()
+    await deleted
+    expect(store.cached(name)).to.equal(undefined)
+  })
+
   it('have records that say where their bytes are', async () => {
     const { store } = await open()
     const name = await upload(store, contentOf(10), UPLOAD_ID)
