@@ -376,7 +376,8 @@ export class FileStore implements Store {
     let done: Promise<unknown> = Promise.resolve()
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
-      await Promise.all([before?.catch(ignore), ...files.map(file => this.#seal(file))])
+      const rooms = shipments.map(shipment => this.#expectRoom(shipment))
+      await Promise.all([before?.catch(ignore), ...files.map(file => this.#seal(file)), ...rooms])
       try {
         done = this.#enqueue(source, shipments)
       } catch (error) {
@@ -557,6 +558,10 @@ export class FileStore implements Store {
       if (this.#enqueued.get(source) === entry) this.#enqueued.delete(source)
     })
     return done
+  }
+
+  async #expectRoom({ shipped: { record, file }, content }: Shipment): Promise<void> {
+    if (content instanceof Uint8Array) await this.#pathOf(file).segments.expectRoom(record.name, file)
   }
 
   /** The store path that a record is about; one that its slot can be written to. */

@@ -59,6 +59,8 @@ export class OrphanSearch {
     this.#last = sequence
     if (op !== 'C') return
     const file = decodeFileName(name)
+    // Those have a search of their own.
+    if (file.slot !== undefined) return
     if (file.salt === undefined || !mayBeOf(file, { from: sequence, to: sequence })) this.#recorded.add(name)
   }
 

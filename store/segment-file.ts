@@ -21,25 +21,34 @@ export class SegmentFile {
   readonly #syncs: boolean
   #queue: Waiting[] = []
   #flushing: Promise<void> | undefined
+  /** Nothing has been put from here on. */
+  #endBytes: number
   /** Its entry is durable. */
   #entered = false
   #failure: Error | undefined
 
-  /** `syncs` is false where a file is as durable as the system makes it by itself. */
-  constructor(disk: Disk, directory: string, file: DiskFile, syncs: boolean) {
+  /** A file of `sizeBytes`. `syncs` is false where a file is as durable as the system makes it by itself. */
+  constructor(disk: Disk, directory: string, file: DiskFile, options: { sizeBytes: number; syncs: boolean }) {
     this.#disk = disk
     this.#directory = directory
     this.#file = file
-    this.#syncs = syncs
+    this.#endBytes = options.sizeBytes
+    this.#syncs = options.syncs
   }
 
   /** Writes one or more slots; durable when it resolves, and until then the bytes must not change. */
   put(offsetBytes: number, slots: Uint8Array): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure)
+    this.#endBytes = Math.max(this.#endBytes, offsetBytes + slots.length)
     return new Promise((resolve, reject) => {
       this.#queue.push({ offsetBytes, slots, resolve, reject })
       this.#flushing ??= this.#flush()
     })
+  }
+
+  /** Where it ends: further on, no slot has been put. */
+  get endBytes(): number {
+    return this.#endBytes
   }
 
   /** Fills `target`; returns how many bytes were there. */

@@ -104,6 +104,21 @@ export class Segments {
     return (await this.#ifThere(place, segment => segment.read(target, place.offsetBytes))) ?? 0
   }
 
+  /**
+   * Throws `bad_request` if another file is in the place of a file's slot: two lives of its source took one writer number,
+   * and what is there may be the only copy.
+   */
+  async expectRoom(name: string, file: FileNameParts): Promise<void> {
+    const place = placeOf(file)
+    const target = Buffer.alloc(SLOT_HEADER_BYTES)
+    const count = await this.#ifThere(place, async segment =>
+      place.offsetBytes < segment.endBytes ? segment.read(target, place.offsetBytes) : 0,
+    )
+    const header = readSlotHeader(target.subarray(0, count ?? 0))
+    if (header === undefined || header.isFree || isHeaderOf(header, file)) return
+    throw new DfsError('bad_request', `there is another file in the slot of ${name}`)
+  }
+
   /** The state of a file by its slot: `unknown` if nothing has ever been there. */
   async stateOf(name: string, file: FileNameParts): Promise<'present' | 'deleted' | 'unknown'> {
     const header = await this.#header(name, file)
@@ -258,7 +273,7 @@ export class Segments {
       await makeDurableDirectory(this.#disk, directory)
       return this.#disk.open(path, 'create')
     })
-    return new SegmentFile(this.#disk, directory, file, this.#syncs)
+    return new SegmentFile(this.#disk, directory, file, { sizeBytes: await file.sizeBytes(), syncs: this.#syncs })
   }
 }
 

@@ -59,8 +59,9 @@ export function slotBytesFor(sizeBytes: number): number {
   return Math.ceil(needed / step) * step
 }
 
-/** Writes the header in front of a file. */
+/** Writes the header in front of a file, and clears what is behind it: there may be another one's bytes. */
 export function writeSlotHeader(slot: Uint8Array, header: Omit<SlotHeader, 'isFree'>): void {
+  slot.subarray(SLOT_HEADER_BYTES + header.sizeBytes, header.slotBytes).fill(0)
   const bytes = Buffer.from(slot.buffer, slot.byteOffset, SLOT_HEADER_BYTES)
   bytes[TYPE_OFFSET] = FILE
   bytes.writeUInt32BE(header.slotBytes, 1)

@@ -5,7 +5,7 @@ import { expect } from 'chai'
 import type { BinlogRecord } from '../../protocol/binlog-record.ts'
 import { decodeFileName } from '../../protocol/file-id.ts'
 import type { Phase } from '../../store/phase.ts'
-import { PACKED_BYTES_MAX, slotBytesFor } from '../../store/slot.ts'
+import { nameOfSlot, PACKED_BYTES_MAX, SLOT_HEADER_BYTES, slotBytesFor, writeSlotHeader } from '../../store/slot.ts'
 import type { ShippedRecord, Store } from '../../store/store.ts'
 import {
   contentOf,
@@ -425,6 +425,28 @@ describe('packed files', () => {
       for (const [i, { shipped }] of all.entries()) {
         expect(await download(peer.store, shipped.record.name)).to.deep.equal(contentOf(100, i))
       }
+    })
+
+    it('are never written over by one that takes their place in a later life of it', async () => {
+      const name = await upload(source, contentOf(100, 1))
+      const [creation] = await shipments()
+      const { shipped, slot } = creation!
+      await peer.store.apply([{ shipped, content: slot }])
+      const other = Buffer.from(slot!)
+      contentOf(100, 2).copy(other, SLOT_HEADER_BYTES)
+      const { file } = shipped
+      const parts = { ...file.slot!, sizeBytes: 100, createTimeS: file.createTimeS + 5, tail: file.tail }
+      const header = { ...parts, crc32: sumOf(contentOf(100, 2)) }
+      writeSlotHeader(other, header)
+      const otherName = nameOfSlot({ ...file.slot!, storePathIndex: 0, storageId: SOURCE }, header)
+      const later = { ...shipped.origin, epoch: 2 }
+      const record = { ...shipped.record, name: otherName }
+      const taken = { origin: later, previous: 0, record, file: decodeFileName(otherName) }
+      expect(await rejection(peer.store.apply([{ shipped: taken, content: other }]))).to.include({
+        code: 'bad_request',
+      })
+      expect(await download(peer.store, name)).to.deep.equal(contentOf(100, 1))
+      expect(peer.store.position(SOURCE)).to.include({ epoch: 1 })
     })
 
     it('that are deleted there stay so after a crash of the peer, and are applied once', async () => {

@@ -28,7 +28,7 @@ describe('segment file', () => {
   })
 
   const open = async (syncs = true, on: Disk = disk) =>
-    new SegmentFile(on, workshop.path, await on.open(path, 'create'), syncs)
+    new SegmentFile(on, workshop.path, await on.open(path, 'create'), { sizeBytes: 0, syncs })
   const slot = (seed: number) => contentOf(SLOT_BYTES, seed)
   const put = (index: number) => segment.put(index * SLOT_BYTES, slot(index))
   /** Puts slots together, behind a flush that is under way, and lets that go. */
