@@ -61,7 +61,7 @@ interface Waiting {
 /** Where a binlog ends. */
 export interface BinlogEnd {
   readonly sequence: number
-  /** Of the last record of our own. */
+  /** Of the last record that is ours to ship: how far peers are behind is measured by it. */
   readonly timeMs: number
 }
 
@@ -243,7 +243,7 @@ export class Binlog {
     const flushed = records.map((record, i) => ({ record, line: lines[i]!.slice(0, -1) }))
     const previous = this.#end.sequence
     const timeMs = records.reduce(
-      (max, r) => (r.origin === undefined ? Math.max(max, r.timeMs) : max),
+      (max, record) => (isShipped(record) ? Math.max(max, record.timeMs) : max),
       this.#end.timeMs,
     )
     this.#end = { sequence: last.sequence, timeMs }
@@ -280,6 +280,11 @@ function failureOf(result: PromiseSettledResult<unknown> | undefined): Error | u
 function notRecorded(cause: Error): NotRecordedError {
   if (isFull(cause)) return new NotRecordedError('no_space', undefined, { cause })
   return new NotRecordedError('unavailable', 'a disk of this server failed', { cause })
+}
+
+/** Whether a record is one that peers get from here. */
+export function isShipped({ origin, op }: Pick<BinlogRecord, 'origin' | 'op'>): boolean {
+  return origin === undefined && op !== 'S'
 }
 
 function isDelete(op: BinlogOp): boolean {

@@ -9,7 +9,7 @@
  * harm, as long as no checkpoint says that it is done.
  */
 import type { BinlogOp } from '../protocol/binlog-record.ts'
-import { BATCH_RECORDS_MAX, type Binlog } from './binlog.ts'
+import { BATCH_RECORDS_MAX, type Binlog, isShipped } from './binlog.ts'
 import type { ReadRecord } from './binlog-reader.ts'
 import type { Recovery } from './recovery.ts'
 
@@ -24,7 +24,7 @@ export async function recordStart(
   const waiting: Promise<unknown>[] = []
   if (previousEpoch !== undefined) {
     for await (const { record } of readEpoch(previousEpoch)) {
-      if (record.origin !== undefined || record.op === 'S') continue
+      if (!isShipped(record)) continue
       waiting.push(append(record.op, record.name))
       if (waiting.length >= BATCH_RECORDS_MAX) await Promise.all(waiting.splice(0))
     }

@@ -18,7 +18,7 @@ import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
-import { BATCH_RECORDS_MAX, type BinlogEnd } from './binlog.ts'
+import { BATCH_RECORDS_MAX, type BinlogEnd, isShipped } from './binlog.ts'
 import { binlogDirectory, epochBefore, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
 import { readRecords } from './binlog-reader.ts'
 import { readCheckpoint, type SlotEnd } from './checkpoint.ts'
@@ -123,7 +123,7 @@ export async function recover(
       if (record.sequence <= checkpoint.sequence) continue
       await redo(disk, record, storePaths, missing)
       redone++
-      end = { sequence: record.sequence, timeMs: record.origin ? end.timeMs : record.timeMs }
+      end = { sequence: record.sequence, timeMs: isShipped(record) ? record.timeMs : end.timeMs }
       if (record.origin !== undefined)
         positions.set(
           record.origin.storageId,

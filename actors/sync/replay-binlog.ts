@@ -12,6 +12,7 @@ import type { BodySource, FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'
 import { DiskError } from '../../runtime/world.ts'
+import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import { blockCount } from '../../store/sidecar.ts'
@@ -111,7 +112,7 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       const until = store.end.sequence
       for await (const next of store.readRecords({ after: read, until }, cursor)) {
         // Each server ships its own records; what it applied for others is theirs to ship.
-        if (next.record.origin !== undefined || next.record.op === 'S') continue
+        if (!isShipped(next.record)) continue
         if (run.add(next)) continue
         await shipRun()
         if (run.add(next)) continue

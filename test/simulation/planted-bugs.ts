@@ -45,10 +45,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'apply-twice',
     about: 'a record that comes again is applied again',
     file: 'store/file-store.js',
-    find: `if (!isAfter(origin, last.at))
-            return Promise.all([last.done, file?.discard()]);`,
-    replace: 'if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };',
-    seed: 33,
+    find: 'const isKnown = ({ shipped }) => !isAfter(shipped.origin, last.at);',
+    replace: `const isKnown = () => false;
+        const { origin, previous } = shipments[0].shipped;
+        if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
+    seed: 27,
   },
   {
     name: 'fsync-error-ignored',
@@ -71,11 +72,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'delete-overtakes-create',
     about: 'a deletion takes effect before the creation it follows',
     file: 'store/binlog.js',
-    find: `await Promise.all(batch.filter(({ draft }) => !isDelete(draft.op)).map(run));
-        await Promise.all(batch.filter(({ draft }) => isDelete(draft.op)).map(run));`,
-    replace: `await Promise.all(batch.filter(({ draft }) => isDelete(draft.op)).map(run));
-        await Promise.all(batch.filter(({ draft }) => !isDelete(draft.op)).map(run));`,
-    seed: 6,
+    find: `await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run));
+        await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run));`,
+    replace: `await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run));
+        await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run));`,
+    seed: 4,
   },
   {
     name: 'stale-mark-accepted',
@@ -84,5 +85,21 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied;',
     replace: 'if (known !== undefined) return { ...known, incarnation }; const stillTrue = false;',
     seed: 16,
+  },
+  {
+    name: 'slot-not-durable',
+    about: 'a small file is acknowledged before its slot is durable',
+    file: 'store/segment-file.js',
+    find: 'await allDone([this.#enter(), this.sync()]);',
+    replace: 'await this.#enter();',
+    seed: 6,
+  },
+  {
+    name: 'record-without-slot',
+    about: 'the last flush keeps records whose slots did not make it',
+    file: 'store/last-flush.js',
+    find: 'await file.truncate(offsetBytes);',
+    replace: '',
+    seed: 57,
   },
 ]

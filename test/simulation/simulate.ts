@@ -115,8 +115,8 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       restartUnsound(cluster)
       await runChecked(loop.nowMs + CHECK_MS)
       const left = differences(cluster, ledger)
-      // What a client still changes is not all over yet.
-      converged = left.length === 0 && working.size === 0 && everybodyRuns(cluster)
+      // What a client still changes is not all over yet; and a handle from before a disk went away may only fail now.
+      converged = left.length === 0 && working.size === 0 && everybodyIsSound(cluster)
       convergedMs = loop.nowMs - healedMs
       if (!converged && convergedMs > CONVERGE_MS_MAX)
         wrong(`not alike after ${convergedMs} ms: ${left.slice(0, 5).join('; ')}`)
@@ -197,18 +197,18 @@ function hasLostData(cluster: SimCluster, storageId: number): boolean {
 /** A server that does not trust its disk any more is started again by its operator. */
 function restartUnsound(cluster: SimCluster): void {
   for (const name of STORAGES.keys()) {
-    const store = cluster.machine(name).server?.storage.store
-    if (store !== undefined && (store.failure !== undefined || store.storePaths.some(path => !path.writable))) {
-      cluster.kill(name)
-    }
+    if (cluster.machine(name).server !== undefined && !isSound(cluster, name)) cluster.kill(name)
   }
 }
 
-function everybodyRuns(cluster: SimCluster): boolean {
-  return (
-    [...STORAGES.keys()].every(name => cluster.machine(name).server !== undefined) &&
-    cluster.machine(CLIENTS[0]!).life !== undefined
-  )
+/** Whether a server runs and trusts its disk. */
+function isSound(cluster: SimCluster, name: string): boolean {
+  const store = cluster.machine(name).server?.storage.store
+  return store !== undefined && store.failure === undefined && store.storePaths.every(path => path.writable)
+}
+
+function everybodyIsSound(cluster: SimCluster): boolean {
+  return [...STORAGES.keys()].every(name => isSound(cluster, name)) && cluster.machine(CLIENTS[0]!).life !== undefined
 }
 
 /** Disks and peers fail, and servers say so; anything else that is logged as an error is one of ours. */

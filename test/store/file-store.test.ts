@@ -104,6 +104,18 @@ describe('plain store', () => {
     expect(await rejection(store.receive(1, 1))).to.include({ code: 'bad_request' })
   })
 
+  it('ends at the time of the last record that peers get, also after a restart, which records itself', async () => {
+    const opened = await workshop.open()
+    await upload(opened.store, contentOf(10))
+    const { timeMs } = opened.store.end
+    const clock = new VirtualClock()
+    clock.advance(60_000)
+    const crashed = await workshop.open(await workshop.crash(), {}, clock)
+    expect(crashed.store.end).to.deep.equal({ sequence: 1 + START_SEQUENCES, timeMs })
+    const again = await workshop.open(await workshop.crash('copy0'), {}, clock)
+    expect(again.store.end.timeMs).to.equal(timeMs)
+  })
+
   describe('upload id', () => {
     it('makes a repeated upload the same upload, also after a restart and after a crash', async () => {
       const opened = await workshop.open()
