@@ -6,7 +6,8 @@
  *     slots                          ok ok    -        cut here
  *
  * A later flush is only begun when the one before is durable, so no other record has to be looked at. A slot that was
- * damaged since looks the same: its record is cut, too, and what peers have of it they keep.
+ * damaged since looks the same: its record is cut, too, and what peers have of it they keep. A slot that is there may be so
+ * in memory only, if it was the process that died: it is put once more.
  */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
@@ -15,7 +16,7 @@ import { readLines } from './binlog-files.ts'
 import { stateOf } from './slot.ts'
 import type { StorePath } from './store-path.ts'
 
-/** Cuts a binlog's last file in front of the first record without its slot; returns how many bytes. */
+/** Cuts a binlog's last file in front of the first record without its slot; returns how many bytes. Other slots are durable then. */
 export async function cutUnfinished(
   file: DiskFile,
   range: { fromBytes: number; afterSequence: number },
@@ -28,7 +29,7 @@ export async function cutUnfinished(
     last.push({ offsetBytes, record })
   }
   for (const { record, offsetBytes } of last) {
-    if (!record.inSlot || (await hasSlot(record.name, storePaths))) continue
+    if (!record.inSlot || (await keepSlot(record.name, storePaths))) continue
     const cutBytes = (await file.sizeBytes()) - offsetBytes
     await file.truncate(offsetBytes)
     return cutBytes
@@ -36,12 +37,21 @@ export async function cutUnfinished(
   return 0
 }
 
-async function hasSlot(name: string, storePaths: ReadonlyMap<number, StorePath>): Promise<boolean> {
+/** Makes the slot of a record durable; false if it is not there. */
+async function keepSlot(name: string, storePaths: ReadonlyMap<number, StorePath>): Promise<boolean> {
   const parts = decodeFileName(name)
   const path = storePaths.get(parts.storePathIndex)
   // A disk that is not there is not judged.
   if (path === undefined || path.failure !== undefined || parts.slot === undefined) return true
-  const slot = Buffer.alloc(parts.slot.slotBytes)
-  await path.segments.readRaw(parts, slot)
-  return stateOf(slot, parts) !== 'corrupt'
+  try {
+    const slot = Buffer.alloc(parts.slot.slotBytes)
+    await path.segments.readRaw(parts, slot)
+    const state = stateOf(slot, parts)
+    if (state === 'present') await path.segments.put({ storageId: parts.storageId!, ...parts.slot }, slot)
+    return state !== 'corrupt'
+  } catch (error) {
+    // The others go on without this path, and its records wait for the day it can be read.
+    path.fail(error as Error)
+    return true
+  }
 }

@@ -19,7 +19,12 @@ export async function recordStart(
   { skipped, previousEpoch, orphans }: Pick<Recovery, 'skipped' | 'previousEpoch' | 'orphans'>,
   readEpoch: (epoch: number) => AsyncGenerator<ReadRecord>,
 ): Promise<void> {
-  const append = (op: BinlogOp, name: string) => binlog.append(() => ({ op, name }))
+  const append = (op: BinlogOp, name: string) => {
+    const appended = binlog.append(() => ({ op, name }))
+    // A failure is met where it is waited for; that may be after it has come.
+    appended.catch(ignore)
+    return appended
+  }
   if (skipped > 0) await append('S', '-')
   const waiting: Promise<unknown>[] = []
   if (previousEpoch !== undefined) {
@@ -31,3 +36,5 @@ export async function recordStart(
   }
   await Promise.all([...waiting, ...orphans.map(name => append('C', name))])
 }
+
+function ignore(): void {}
