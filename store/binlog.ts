@@ -14,7 +14,6 @@ import { type BinlogOp, type BinlogRecord, encodeRecord, type RecordOrigin } fro
 import { DfsError } from '../protocol/errors.ts'
 import { type Clock, type Disk, DiskError, type DiskFile } from '../runtime/world.ts'
 import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
-import type { ReadRecord } from './binlog-reader.ts'
 
 /** Records of one flush: 512 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
 export const BATCH_RECORDS_MAX = 1024
@@ -42,12 +41,12 @@ export interface RecordDraft {
 /** Why a record is not in the binlog, and will not be at the next start: nothing stands for it. */
 export class NotRecordedError extends DfsError {}
 
-/** Where a flush ended, and what was in it. */
+/** Where a flush ended, and its lines, without line feeds. */
 export interface Flush {
   readonly epoch: number
   readonly previous: number
   readonly sequence: number
-  readonly records: readonly ReadRecord[]
+  readonly lines: readonly string[]
 }
 
 interface Waiting {
@@ -240,7 +239,7 @@ export class Binlog {
     await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run))
     await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run))
     const last = records.at(-1)!
-    const flushed = records.map((record, i) => ({ record, line: lines[i]!.slice(0, -1) }))
+    const flushed = lines.map(line => line.slice(0, -1))
     const previous = this.#end.sequence
     const timeMs = records.reduce(
       (max, record) => (isShipped(record) ? Math.max(max, record.timeMs) : max),
@@ -253,7 +252,7 @@ export class Binlog {
       else waiting.reject(failure)
     })
     for (const listener of this.#listeners) {
-      listener({ epoch: this.epoch, previous, sequence: last.sequence, records: flushed })
+      listener({ epoch: this.epoch, previous, sequence: last.sequence, lines: flushed })
     }
   }
 

@@ -30,7 +30,6 @@ import { type Identity, nextWriter, openIdentity, writeIdentity } from './identi
 import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
-import { RecentRecords } from './recent-records.ts'
 import { recordStart } from './record-start.ts'
 import { positionAfter, type Recovery, recover } from './recovery.ts'
 import { SlotAllocator, type SlotPlace, writerOf } from './segments.ts'
@@ -122,7 +121,6 @@ export class FileStore implements Store {
   readonly #uploads = new UploadIds()
   readonly #lives: SourceLives
   readonly #hotFiles: HotFiles
-  readonly #recent: RecentRecords
   /** Where slots go, by store path. */
   readonly #allocators: ReadonlyMap<number, SlotAllocator>
   /** Where the slots end that have records, by store path; `#slotEnds` as of the binlog's end. */
@@ -172,7 +170,10 @@ export class FileStore implements Store {
     this.#slotEnds = recovered.slots
     this.#recordedSlots = new Map(recovered.slots.map(end => [end.storePathIndex, end]))
     this.#allocators = new Map(
-      recovered.slots.map(({ storePathIndex, segmentId }) => [storePathIndex, new SlotAllocator(segmentId + 1)]),
+      recovered.slots.map(({ storePathIndex, segmentId }) => [
+        storePathIndex,
+        new SlotAllocator(identity.writer, segmentId + 1),
+      ]),
     )
     this.#checkpointed = recovered.end.sequence
     this.#binlog = new Binlog(world.disk, world.clock, {
@@ -184,9 +185,7 @@ export class FileStore implements Store {
     for (const { uploadId, name } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(name))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
-    this.#recent = new RecentRecords(this.#binlog.end.sequence)
-    this.#binlog.onFlush(({ sequence, records }) => {
-      this.#recent.add(records)
+    this.#binlog.onFlush(({ sequence }) => {
       this.#slotEnds = [...this.#recordedSlots.values()]
       const isDue = sequence - this.#checkpointed >= CHECKPOINT_RECORDS || this.#changes >= CHECKPOINT_CHANGES
       if (isDue) void this.#checkpoint()
@@ -275,8 +274,7 @@ export class FileStore implements Store {
     return this.#hotFiles.get(name)
   }
 
-  async read(name: string, target: Buffer): Promise<Buffer | undefined> {
-    const file = decodeFileName(name)
+  async read(name: string, file: FileNameParts, target: Buffer): Promise<Buffer | undefined> {
     const { removals } = this.#hotFiles
     const content = await this.#found(file, this.#pathOf(file).segments.read(name, file, target))
     if (content !== undefined) this.#hotFiles.keep(name, content, removals)
@@ -370,7 +368,9 @@ export class FileStore implements Store {
   }
 
   async apply(shipments: readonly Shipment[]): Promise<void> {
-    const source = shipments[0]!.shipped.origin.storageId
+    const [first] = shipments
+    if (first === undefined) return
+    const source = first.shipped.origin.storageId
     const files = shipments.flatMap(({ content }) => (content instanceof IncomingFile ? [content] : []))
     const before = this.#turns.get(source)
     let done: Promise<unknown> = Promise.resolve()
@@ -390,8 +390,8 @@ export class FileStore implements Store {
     await done
   }
 
-  async *readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
-    yield* this.#recent.read(range) ?? this.#read(this.epoch, range, cursor)
+  readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
+    return this.#read(this.epoch, range, cursor)
   }
 
   onFlush(listener: (flush: Flush) => void): void {

@@ -283,15 +283,19 @@ function keyOf({ storageId, segmentId }: SegmentRef): string {
 
 /** Gives out the places of a source's slots on one store path, one behind the other. */
 export class SlotAllocator {
+  readonly #writer: number
   #segmentId: number
   #offsetBytes = 0
 
-  constructor(firstSegmentId: number) {
+  constructor(writer: number, firstSegmentId: number) {
+    this.#writer = writer
     this.#segmentId = firstSegmentId
   }
 
+  /** The next place. Throws `no_space` when the writer has no segment left: the next id would be another writer's. */
   take(slotBytes: number): { segmentId: number; offsetBytes: number } {
     if (this.#offsetBytes + slotBytes > SEGMENT_BYTES) this.leave(this.#segmentId)
+    if (writerOf(this.#segmentId) !== this.#writer) throw new DfsError('no_space', 'this writer has no segment left')
     const offsetBytes = this.#offsetBytes
     this.#offsetBytes += slotBytes
     return { segmentId: this.#segmentId, offsetBytes }

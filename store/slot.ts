@@ -31,7 +31,7 @@ export const PACKED_BYTES_MAX = SLOT_BYTES_MAX - SLOT_HEADER_BYTES
 /** Slots begin at multiples of this, so that no header lies across two sectors. */
 export const SLOT_ALIGNMENT = 64
 
-/** At least sixteen sizes between a power of two and the next: few enough for slots to be used again, and 6 % slack at most. */
+/** Sixteen sizes between a power of two and the next: few enough for slots to be used again, and 6 % slack at most. */
 const SIZES_PER_OCTAVE = 16
 
 const FILE = 'F'.charCodeAt(0)

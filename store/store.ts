@@ -82,7 +82,7 @@ export interface Store {
   /** A file that was read lately. */
   cached(name: string): Buffer | undefined
   /** Reads a file that is in a segment, checked, into a buffer with room for its slot; undefined if it is not here. */
-  read(name: string, target: Buffer): Promise<Buffer | undefined>
+  read(name: string, file: FileNameParts, target: Buffer): Promise<Buffer | undefined>
   /** Reads what is in a file's slot and behind it, unchecked; returns how many bytes there were. */
   readSlots(file: FileNameParts, target: Uint8Array): Promise<number>
   /** Whether a file is here. */

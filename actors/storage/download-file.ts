@@ -77,7 +77,7 @@ async function downloadSmall(
   const buffer = await blocks.acquire(parts.slot!.slotBytes)
   const release = async () => blocks.release(buffer)
   try {
-    const content = await readLocal(context, wanted.name, () => store.read(wanted.name, buffer))
+    const content = await readLocal(context, wanted.name, () => store.read(wanted.name, parts, buffer))
     if (content !== undefined) {
       return { status: 0, parts: [cut(context, content, wanted)], release }
     }

@@ -294,14 +294,14 @@ export async function startStorage(context: RoleContext, options: StorageOptions
 
   function publishFlush(flush: Flush): void {
     if (bus === undefined || bus.status !== 'connected') return
-    const { epoch, previous, sequence, records } = flush
-    const fits = records.reduce((sum, { line }) => sum + line.length, 0) < bus.payloadBytesMax / 2
+    const { epoch, previous, sequence, lines } = flush
+    const fits = lines.reduce((sum, line) => sum + line.length, 0) < bus.payloadBytesMax / 2
     const body = {
       storageId,
       epoch,
       previous,
       sequence,
-      ...(fits ? { records: records.map(({ line }) => line) } : {}),
+      ...(fits ? { records: lines } : {}),
     }
     const subject = subjectOf(binlogFlushed, { prefix, group, id: String(storageId) })
     publishQuietly(context, bus, subject, encode(body, 'msgpack'), {

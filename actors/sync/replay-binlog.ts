@@ -26,9 +26,6 @@ const WINDOW_FRAMES = 64
 /** Records in them: what the peer holds of them until they are durable. */
 const WINDOW_RECORDS = 2048
 
-/** With fewer records to ship, a little is waited for more. */
-const GATHER_RECORDS_MAX = 512
-
 /** Damaged files remembered: more than that is a dying disk, which is noticed otherwise. */
 const UNREADABLE_MAX = 1000
 
@@ -48,8 +45,6 @@ export interface ReplayContext {
   readonly log: Log
   /** Where the last replay to each peer stopped reading, by storage id. */
   readonly cursors: Map<number, BinlogCursor>
-  /** Waits a little for more records. */
-  readonly gather: () => Promise<void>
   /** How often own files could not be read, by name. */
   readonly unreadable: Map<string, number>
   readonly onProgress: (peer: Peer, mark: PeerMark) => void
@@ -101,14 +96,10 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   }
 
   let read = mark.sequence
-  let isLevel = false
   const cursor = context.cursors.get(peer.storageId) ?? {}
   context.cursors.set(peer.storageId, cursor)
   try {
     while (read < store.end.sequence) {
-      // A peer that is level gets what has come since in one run, not each flush by itself: it is one sync for both disks.
-      if (isLevel && store.end.sequence - read < GATHER_RECORDS_MAX) await context.gather()
-      isLevel = true
       const until = store.end.sequence
       for await (const next of store.readRecords({ after: read, until }, cursor)) {
         // Each server ships its own records; what it applied for others is theirs to ship.

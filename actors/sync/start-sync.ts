@@ -23,9 +23,6 @@ import type { Store } from '../../store/store.ts'
 import { type ReplayContext, replayBinlog } from './replay-binlog.ts'
 import { type PeerMark, POLL_MS, type SyncEffect, type SyncMessage, type SyncState, syncBehaviour } from './sync.ts'
 
-/** How long a peer that is level waits for more: little beside what people notice, much beside a flush. */
-const GATHER_MS = 5
-
 export interface SyncOptions {
   readonly credentials: Credentials
   readonly dataDirectory: string
@@ -61,7 +58,6 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
     pool: options.pool,
     log,
     cursors: new Map(),
-    gather: () => timers.sleep(GATHER_MS),
     unreadable: new Map(),
     onProgress: ({ storageId: peer }, mark) => {
       unwritten.set(peer, mark)

@@ -151,7 +151,7 @@ describe('binlog', () => {
       [1, 3],
       [3, 4],
     ])
-    expect(flushes.flatMap(flush => flush.records.map(({ line }) => line))).to.deep.equal(await linesOnDisk())
+    expect(flushes.flatMap(flush => flush.lines)).to.deep.equal(await linesOnDisk())
   })
 
   it('never goes back in time, whatever the clock does, except for records of a peer', async () => {

@@ -266,7 +266,7 @@ describe('segments', () => {
 
 describe('slot allocator', () => {
   it('gives places side by side, and goes on in the next segment when one is full', () => {
-    const allocator = new SlotAllocator(SEGMENT)
+    const allocator = new SlotAllocator(1, SEGMENT)
     const slotBytes = SEGMENT_BYTES / 8
     for (let i = 0; i < 7; i++) allocator.take(slotBytes)
     expect(allocator.take(slotBytes - 64)).to.deep.equal({ segmentId: SEGMENT, offsetBytes: 7 * slotBytes })
@@ -275,12 +275,22 @@ describe('slot allocator', () => {
   })
 
   it('leaves a segment once, whoever says so', () => {
-    const allocator = new SlotAllocator(SEGMENT)
+    const allocator = new SlotAllocator(1, SEGMENT)
     allocator.take(64)
     for (let i = 0; i < 3; i++) allocator.leave(SEGMENT)
     expect(allocator.take(64)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 0 })
     allocator.leave(SEGMENT)
     expect(allocator.take(64)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 64 })
+  })
+})
+
+describe('the last segment of a writer', () => {
+  it('is full when it is: the next id would be that of another writer', () => {
+    const allocator = new SlotAllocator(1, 2 ** 21 - 1)
+    for (let i = 0; i < 8; i++) allocator.take(SEGMENT_BYTES / 8)
+    expect(() => allocator.take(64))
+      .to.throw()
+      .with.property('code', 'no_space')
   })
 })
 

@@ -158,8 +158,8 @@ export function pack(store: Store, content: Buffer, upload: Partial<PackedUpload
 
 /** Reads a whole file through its checks; undefined if it is not there. */
 export async function download(store: Store, name: string): Promise<Buffer | undefined> {
-  const { slot } = decodeFileName(name)
-  if (slot !== undefined) return store.read(name, Buffer.alloc(slot.slotBytes))
+  const parts = decodeFileName(name)
+  if (parts.slot !== undefined) return store.read(name, parts, Buffer.alloc(parts.slot.slotBytes))
   const file = await store.open(name)
   return file && readAll(file)
 }

@@ -51,7 +51,6 @@ describe('a session of sync', function () {
         pool,
         log: silentLog(),
         cursors: new Map(),
-        gather: async () => {},
         unreadable: new Map(),
         onProgress: () => {},
       },

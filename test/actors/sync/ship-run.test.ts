@@ -53,7 +53,6 @@ describe('a run of records', function () {
         pool,
         log: silentLog(),
         cursors: new Map(),
-        gather: async () => {},
         unreadable: new Map(),
         onProgress: () => {},
       },
