@@ -1,7 +1,6 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
 import { join } from 'node:path'
-import type { BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
-import { isAfter } from '../protocol/binlog-record.ts'
+import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import {
   decodeFileName,
@@ -20,6 +19,7 @@ import {
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
+import { AppliedRecords } from './applied-records.ts'
 import { Binlog, type BinlogEnd, type Flush, NotRecordedError } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
@@ -31,11 +31,11 @@ import { IncomingFile } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
-import { positionAfter, type Recovery, recover } from './recovery.ts'
+import { type Recovery, recover } from './recovery.ts'
 import { SlotAllocator, type SlotPlace, writerOf } from './segments.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type { PackedUpload, RecoveryReport, Shipment, ShippedContent, ShippedRecord, Store, Upload } from './store.ts'
+import type { PackedUpload, RecoveryReport, Shipment, Store, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
@@ -128,12 +128,7 @@ export class FileStore implements Store {
   #slotEnds: readonly SlotEnd[]
   /** Files of ours that are being deleted. */
   readonly #deleting = new Map<string, Promise<unknown>>()
-  /** What peers' records have been applied and are durable, by source. */
-  readonly #positions: Map<number, SourcePosition>
-  /** What has been given to the binlog, by source: at or past the position. */
-  readonly #enqueued = new Map<number, { at: BinlogPosition; done: Promise<unknown> }>()
-  /** Resolves when the record before has been given to the binlog, by source. */
-  readonly #turns = new Map<number, Promise<void>>()
+  readonly #applied: AppliedRecords
   readonly #stopCheckpoints: () => void
   /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
   #begun = false
@@ -166,7 +161,11 @@ export class FileStore implements Store {
     this.incarnation = identity.incarnation
     this.#lives = lives
     this.#hotFiles = new HotFiles(options.hotFileBytes)
-    this.#positions = recovered.positions
+    this.#applied = new AppliedRecords(recovered.positions, {
+      prepare: shipment => this.#prepare(shipment),
+      admit: shipment => this.#admit(shipment),
+      append: shipment => this.#appendShipped(shipment),
+    })
     this.#slotEnds = recovered.slots
     this.#recordedSlots = new Map(recovered.slots.map(end => [end.storePathIndex, end]))
     this.#allocators = new Map(
@@ -356,38 +355,19 @@ export class FileStore implements Store {
   }
 
   position(storageId: number): SourcePosition | undefined {
-    return this.#positions.get(storageId)
+    return this.#applied.position(storageId)
   }
 
   get positions(): readonly SourcePosition[] {
-    return [...this.#positions.values()]
+    return this.#applied.positions
   }
 
   settleSource(asking: SourceLife): Promise<SourceLife> {
     return this.#lives.settle(asking)
   }
 
-  async apply(shipments: readonly Shipment[]): Promise<void> {
-    const [first] = shipments
-    if (first === undefined) return
-    const source = first.shipped.origin.storageId
-    const files = shipments.flatMap(({ content }) => (content instanceof IncomingFile ? [content] : []))
-    const before = this.#turns.get(source)
-    let done: Promise<unknown> = Promise.resolve()
-    const turn = (async () => {
-      // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
-      const rooms = shipments.map(shipment => this.#expectRoom(shipment))
-      await Promise.all([before?.catch(ignore), ...files.map(file => this.#seal(file)), ...rooms])
-      try {
-        done = this.#enqueue(source, shipments)
-      } catch (error) {
-        for (const file of files) await file.discard()
-        throw error
-      }
-    })()
-    this.#turns.set(source, turn)
-    await turn
-    await done
+  apply(shipments: readonly Shipment[]): Promise<void> {
+    return this.#applied.apply(shipments)
   }
 
   readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
@@ -528,67 +508,34 @@ export class FileStore implements Store {
     return found
   }
 
-  /** Gives records of a peer to the binlog, those that are not there already; returns when all are durable. */
-  #enqueue(source: number, shipments: readonly Shipment[]): Promise<unknown> {
-    const last = this.#lastOf(source)
-    const isKnown = ({ shipped }: Shipment) => !isAfter(shipped.origin, last.at)
-    const known = shipments.filter(isKnown).map(({ content }) => discarded(content))
-    const fresh = shipments.filter(shipment => !isKnown(shipment))
-    let at = last.at
-    for (const { shipped } of fresh) at = expectNext(at, shipped)
-    // All of them are possible, or none is begun.
-    const paths = fresh.map(shipment => this.#pathFor(shipment))
-    const appended = fresh.map((shipment, i) => this.#appendShipped(source, shipment, paths[i]!))
-    // A position says that everything before it is here too. Effects of one flush end in any order, and one may fail:
-    // the position moves in the order of the source, and never past a record that is to be shipped again.
-    const all = [last.done, ...known, ...appended]
-    // Whatever becomes of one: nobody reads from the slots any more when their owner is told.
-    const settled = Promise.allSettled(all).then(() => Promise.all(all))
-    const done = settled.then(() => {
-      const position = fresh.reduce<SourcePosition | undefined>(
-        (before, { shipped }) => positionAfter(before, shipped),
-        this.#positions.get(source),
-      )
-      if (position !== undefined) this.#positions.set(source, position)
-    })
-    const entry = { at, done }
-    this.#enqueued.set(source, entry)
-    // What failed must be shipped again: the next session starts from the position.
-    done.catch(() => {
-      if (this.#enqueued.get(source) === entry) this.#enqueued.delete(source)
-    })
-    return done
+  /** What has to be true before a record of a peer may be given to the binlog: its file is durable, its slot has room. */
+  async #prepare({ shipped: { record, file }, content }: Shipment): Promise<void> {
+    if (content instanceof IncomingFile) await this.#seal(content)
+    else if (content !== undefined) await this.#pathOf(file).segments.expectRoom(record.name, file)
   }
 
-  async #expectRoom({ shipped: { record, file }, content }: Shipment): Promise<void> {
-    if (content instanceof Uint8Array) await this.#pathOf(file).segments.expectRoom(record.name, file)
-  }
-
-  /** The store path that a record is about; one that its slot can be written to. */
-  #pathFor({ shipped: { file }, content }: Shipment): StorePath {
-    return content instanceof Uint8Array ? this.#choosePath(file.storePathIndex, content.length) : this.#pathOf(file)
+  /** Throws if the store path that a record is about is not there, or cannot be written to. */
+  #admit({ shipped: { file }, content }: Shipment): void {
+    if (content instanceof Uint8Array) this.#choosePath(file.storePathIndex, content.length)
+    else this.#pathOf(file)
   }
 
   /** Appends the record of a peer, with its slot if it has one. */
-  #appendShipped(source: number, { shipped, content }: Shipment, path: StorePath): Promise<BinlogRecord> {
+  #appendShipped({ shipped, content }: Shipment): Promise<BinlogRecord> {
     const { origin, record, file: parts, lacksFile } = shipped
     const { name, timeMs, uploadId } = record
     const isCreate = record.op === 'C'
+    const path = this.#pathOf(parts)
     const file = content instanceof IncomingFile ? content : undefined
     const slot = content instanceof Uint8Array ? content : undefined
     const token = file?.token
     const place = token === undefined ? undefined : () => this.#place(path, token, name)
     const appended = this.#binlog.append(() => ({
       ...{ op: isCreate ? 'c' : 'd', name, token, inSlot: slot !== undefined, lacksFile, origin, uploadId, timeMs },
-      data: slot && (() => this.#put(path, { storageId: source, ...parts.slot! }, slot)),
+      data: slot && (() => this.#put(path, { storageId: origin.storageId, ...parts.slot! }, slot)),
       effect: isCreate ? place : () => this.#remove(path, name),
     }))
     return file === undefined ? appended : discardIfNowhere(file, appended)
-  }
-
-  /** The last record of a source that was given to the binlog, and when it is durable. */
-  #lastOf(source: number): { at: BinlogPosition; done: Promise<unknown> } {
-    return this.#enqueued.get(source) ?? { at: this.#positions.get(source) ?? ORIGIN, done: Promise.resolve() }
   }
 
   /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */
@@ -733,19 +680,6 @@ async function discardIfNowhere(file: IncomingFile, appended: Promise<BinlogReco
   }
 }
 
-function discarded(content: ShippedContent): Promise<void> | undefined {
-  return content instanceof IncomingFile ? content.discard() : undefined
-}
-
-/** Where a source's records have got to with one more. Throws `bad_request` unless it is one that follows. */
-function expectNext(last: BinlogPosition, { origin, previous, record }: ShippedRecord): BinlogPosition {
-  if (record.op !== 'C' && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')
-  const expected = origin.epoch === last.epoch ? last.sequence : 0
-  if (previous === expected) return origin
-  const found = `record ${origin.sequence} follows ${previous}, but ${expected} is the last one here`
-  throw new DfsError('bad_request', found)
-}
-
 function notKept(): DfsError {
   return new DfsError('bad_file_id', 'files of this kind are not kept here')
 }
@@ -760,7 +694,5 @@ async function checkSound(path: StorePath): Promise<void> {
   if (path.failure !== undefined) throw path.failure
 }
 
-const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }
-
-/** Whoever was before us has its own failure; we only needed its place. */
+/** Whoever has to hear of it does so elsewhere. */
 function ignore(): void {}

@@ -44,7 +44,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'apply-twice',
     about: 'a record that comes again is applied again',
-    file: 'store/file-store.js',
+    file: 'store/applied-records.js',
     find: 'const isKnown = ({ shipped }) => !isAfter(shipped.origin, last.at);',
     replace: `const isKnown = () => false;
         const { origin, previous } = shipments[0].shipped;
