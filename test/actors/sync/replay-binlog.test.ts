@@ -2,16 +2,15 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'chai'
-import type { RunningStorage } from '../../../actors/storage/start-storage.ts'
 import { type ReplayContext, replayBinlog } from '../../../actors/sync/replay-binlog.ts'
 import { decodeFileName } from '../../../protocol/file-id.ts'
 import type { Peer } from '../../../protocol/storage-messages.ts'
-import { silentLog } from '../../../runtime/log.ts'
 import { realWorld } from '../../../runtime/real-world.ts'
 import { BLOCK_BYTES } from '../../../store/block-pool.ts'
 import { FaultyDisk } from '../../store/faulty-disk.ts'
 import { contentOf, download, upload as uploadTo } from '../../store/store-fixture.ts'
 import { SmallCluster } from '../small-cluster.ts'
+import { replayContext } from './replay-context.ts'
 
 const SOURCE = 1
 const PEER = 2
@@ -34,7 +33,7 @@ describe('a session of sync', function () {
     const { endpoint } = (await cluster.addStorage(PEER, { sync: false })).storage
     corrupt = []
     raised = []
-    context = contextOf(storage)
+    context = replayContext(storage, corrupt, epochMin => void raised.push(epochMin))
     peer = { storageId: PEER, host: endpoint.host, ip: endpoint.host, port: endpoint.port, epoch: 1, status: 'active' }
   })
   afterEach(async () => {
@@ -42,22 +41,6 @@ describe('a session of sync', function () {
     await cluster.remove()
   })
 
-  /** What a life of the source replays with. */
-  function contextOf({ store, blocks, pool }: RunningStorage): ReplayContext {
-    return {
-      ...{
-        store,
-        blocks,
-        pool,
-        log: silentLog(),
-        cursors: new Map(),
-        unreadable: new Map(),
-        onProgress: () => {},
-      },
-      onCorruption: name => void corrupt.push(name),
-      onEpochTooOld: epochMin => void raised.push(epochMin),
-    }
-  }
   const peerStore = () => cluster.members.get(PEER)!.storage.store
   function upload(content: Buffer): Promise<string> {
     return uploadTo(cluster.members.get(SOURCE)!.storage.store, content, undefined, 'bin')
@@ -145,7 +128,7 @@ describe('a session of sync', function () {
     // Nobody is there to tell it of its past, and its binlog grows beyond it.
     await cluster.stopTracker()
     const { storage } = await cluster.startStorage(SOURCE, { sync: false })
-    context = contextOf(storage)
+    context = replayContext(storage, corrupt, epochMin => void raised.push(epochMin))
     const others: string[] = []
     for (let i = 0; i < 3; i++) others.push(await upload(contentOf(10, 10 + i)))
     expect(await session()).to.include({ code: 'epoch_too_old' })

@@ -8,7 +8,6 @@ import { decodeFileName } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { Peer } from '../../../protocol/storage-messages.ts'
 import { type SyncContent, writeSyncRun } from '../../../protocol/sync-bodies.ts'
-import { silentLog } from '../../../runtime/log.ts'
 import { realWorld } from '../../../runtime/real-world.ts'
 import { type Disk, DiskError, type DiskFile } from '../../../runtime/world.ts'
 import { SLOT_HEADER_BYTES } from '../../../store/slot.ts'
@@ -16,6 +15,7 @@ import type { Store } from '../../../store/store.ts'
 import { FaultyDisk } from '../../store/faulty-disk.ts'
 import { contentOf, download, upload } from '../../store/store-fixture.ts'
 import { codeOf, SmallCluster } from '../small-cluster.ts'
+import { replayContext } from './replay-context.ts'
 
 const SOURCE = 1
 const PEER = 2
@@ -43,22 +43,10 @@ describe('a run of records', function () {
     disk = new FaultyDisk(withBadSector(realWorld().disk, () => bad))
     cluster = await SmallCluster.start({ disk })
     const options = { sync: false, segmentFileBytesMax: SEGMENT_FILE_BYTES_MAX }
-    const { store, blocks, pool } = (await cluster.addStorage(SOURCE, options)).storage
+    const source = (await cluster.addStorage(SOURCE, options)).storage
     const { endpoint } = (await cluster.addStorage(PEER, { sync: false })).storage
     corrupt = []
-    context = {
-      ...{
-        store,
-        blocks,
-        pool,
-        log: silentLog(),
-        cursors: new Map(),
-        unreadable: new Map(),
-        onProgress: () => {},
-      },
-      onCorruption: name => void corrupt.push(name),
-      onEpochTooOld: () => {},
-    }
+    context = replayContext(source, corrupt)
     peer = { storageId: PEER, host: endpoint.host, ip: endpoint.host, port: endpoint.port, epoch: 1, status: 'active' }
   })
   afterEach(async () => {
