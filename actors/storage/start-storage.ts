@@ -4,7 +4,6 @@ import { toDfsError } from '../../protocol/errors.ts'
 import { admit, PROTOCOL_VERSION, subjectOf } from '../../protocol/message.ts'
 import {
   actorStatus,
-  binlogFlushed,
   type Peer,
   type StorageReport,
   storageBeat,
@@ -30,10 +29,10 @@ import {
 } from '../../runtime/role.ts'
 import type { Credentials } from '../../runtime/secrets.ts'
 import type { Endpoint } from '../../runtime/world.ts'
-import type { Flush } from '../../store/binlog.ts'
 import { BlockPool } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
 import type { Store } from '../../store/store.ts'
+import { BinlogFeed } from './binlog-feed.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
 import { closesAfter, storagePort } from './storage-port.ts'
@@ -144,6 +143,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     acknowledged: onPhase === undefined ? {} : { release: async () => onPhase('acknowledged') },
     onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
   }
+  const feed = new BinlogFeed({ context, group, storageId, bus: () => bus })
   const port = await FrameServer.listen({
     sockets: world.sockets,
     clock: world.clock,
@@ -160,7 +160,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     await lock.release()
     throw error
   })
-  store.onFlush(flush => publishFlush(flush))
+  store.onFlush(flush => feed.add(flush))
   actor.start()
   // Files are served whether NATS is there or not; only new ones wait for a tracker's word.
   connectBus().catch(error => log.error({ err: error }, 'NATS refuses us'))
@@ -292,23 +292,6 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     return undefined
   }
 
-  function publishFlush(flush: Flush): void {
-    if (bus === undefined || bus.status !== 'connected') return
-    const { epoch, previous, sequence, lines } = flush
-    const fits = lines.reduce((sum, line) => sum + line.length, 0) < bus.payloadBytesMax / 2
-    const body = {
-      storageId,
-      epoch,
-      previous,
-      sequence,
-      ...(fits ? { records: lines } : {}),
-    }
-    const subject = subjectOf(binlogFlushed, { prefix, group, id: String(storageId) })
-    publishQuietly(context, bus, subject, encode(body, 'msgpack'), {
-      headers: { 'Nats-Msg-Id': `${storageId}:${epoch}:${sequence}` },
-    })
-  }
-
   function tell(kind: string, detail: Record<string, unknown>): void {
     if (bus !== undefined) publishEvent(context, bus, { actor: actorId, group, kind, detail: { storageId, ...detail } })
     else log.warn({ event: kind, ...detail }, `event ${kind}`)
@@ -317,6 +300,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   async function stop(how: 'stopped' | 'again'): Promise<void> {
     actor.post({ type: 'drain' })
     await port.close(CLOSE_GRACE_MS)
+    feed.publish()
     await service?.stop()
     if (bus !== undefined) {
       const goodbye = encode(await report('offline'), 'msgpack')

@@ -22,10 +22,22 @@ import type { PortContext } from './port-context.ts'
 export type UploadBody = (target: Buffer) => Promise<number>
 
 /** FastDFS's upload, 11: the size comes first. */
-export async function uploadFile(context: PortContext, request: FrameRequest, uploadId?: string): Promise<FrameReply> {
+export function uploadFile(context: PortContext, request: FrameRequest, uploadId?: string): Promise<FrameReply> {
   const { body } = request
   if (body.bodyLeft < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
-  const fields = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
+  const fixed = body.bytesHere(UPLOAD_FIXED_BYTES)
+  if (fixed !== undefined) return uploadSized(context, request, readUploadFields(fixed), uploadId)
+  const late = body.bytes(UPLOAD_FIXED_BYTES)
+  return late.then(bytes => uploadSized(context, request, readUploadFields(bytes), uploadId))
+}
+
+function uploadSized(
+  context: PortContext,
+  request: FrameRequest,
+  fields: UploadFields,
+  uploadId: string | undefined,
+): Promise<FrameReply> {
+  const { body } = request
   if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
   admitUpload(context, fields)
   if (context.store.packs(fields.sizeBytes)) return uploadSmall(context, request, fields, uploadId)
@@ -41,10 +53,12 @@ async function uploadSmall(
 ): Promise<FrameReply> {
   const { store, blocks, counts } = context
   const { sizeBytes, extension, storePathIndex } = fields
-  const slot = await blocks.acquire(slotBytesFor(sizeBytes))
+  const slotBytes = slotBytesFor(sizeBytes)
+  const slot = blocks.tryAcquire(slotBytes) ?? (await blocks.acquire(slotBytes))
   try {
     const content = slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + sizeBytes)
-    await request.body.readBody(content)
+    const here = request.body.readBodyHere(content)
+    if (here < sizeBytes) await request.body.readBody(content.subarray(here))
     request.bodyTaken()
     const name = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
     counts.uploads++

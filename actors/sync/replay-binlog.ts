@@ -11,6 +11,7 @@ import {
 import type { BodySource, FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'
+import type { Timers } from '../../runtime/timers.ts'
 import { DiskError } from '../../runtime/world.ts'
 import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
@@ -35,6 +36,10 @@ const UNREADABLE_MAX = 1000
  */
 const READ_ATTEMPTS_MAX = 12
 
+/** A peer that is behind by fewer records than these is given some more to gather: a frame of its own costs it a flush. */
+const PAUSE_RECORDS = 256
+const PAUSE_MS = 5
+
 /** Progress is told after so many records. */
 const PROGRESS_RECORDS = 500
 
@@ -43,6 +48,7 @@ export interface ReplayContext {
   readonly blocks: BlockPool
   readonly pool: FramePool
   readonly log: Log
+  readonly timers: Timers
   /** Where the last replay to each peer stopped reading, by storage id. */
   readonly cursors: Map<number, BinlogCursor>
   /** How often own files could not be read, by name. */
@@ -101,17 +107,20 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   try {
     while (read < store.end.sequence) {
       const until = store.end.sequence
-      for await (const next of store.readRecords({ after: read, until }, cursor)) {
-        // Each server ships its own records; what it applied for others is theirs to ship.
-        if (!isShipped(next.record)) continue
-        if (run.add(next)) continue
-        await shipRun()
-        if (run.add(next)) continue
-        const { done } = await shipFile(context, client, next, shipped)
-        await note(next.record.sequence, 1, done)
+      for await (const page of store.readRecordPages({ after: read, until }, cursor)) {
+        for (const next of page) {
+          // Each server ships its own records; what it applied for others is theirs to ship.
+          if (!isShipped(next.record) || run.add(next)) continue
+          await shipRun()
+          if (run.add(next)) continue
+          const { done } = await shipFile(context, client, next, shipped)
+          await note(next.record.sequence, 1, done)
+        }
       }
       await shipRun()
       read = until
+      // Those that come meanwhile go together.
+      if (store.end.sequence - read < PAUSE_RECORDS) await context.timers.sleep(PAUSE_MS)
     }
     while (underWay.length > 0) await confirm()
   } catch (error) {
