@@ -12,7 +12,7 @@
  */
 import { type BinlogOp, formatRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import { type Clock, type Disk, DiskError, type DiskFile } from '../runtime/world.ts'
+import { type Clock, type Disk, type DiskFile, isFull } from '../runtime/world.ts'
 import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
 import type { SlotBytes } from './segments.ts'
 
@@ -108,7 +108,6 @@ export class Binlog {
   #durableSequence: number
   #end: BinlogEnd
   #flushing: Promise<void> | undefined
-  #syncing = false
   #effects: Promise<void> = Promise.resolve()
   #failure: Error | undefined
 
@@ -271,18 +270,16 @@ export class Binlog {
     }
     // Not only of a new file: the one before may have failed at this very sync.
     if (this.#fileBytes === 0) await this.#disk.syncDirectory(this.#directory)
-    await this.#file.write([bytes], this.#fileBytes)
-    this.#syncing = true
-    if (this.#syncs) await this.#file.sync()
-    this.#syncing = false
+    if (this.#syncs) await this.#file.writeDurably([bytes], this.#fileBytes)
+    else await this.#file.write([bytes], this.#fileBytes)
   }
 
   /**
-   * Takes back what was written of a batch that failed, if that can be: a disk that was full before anything was synced has
-   * promised nothing; and lines that are durable, but not what they stand for, are cut off again.
+   * Takes back what was written of a batch that failed, if that can be: a disk that was full has promised nothing, and what
+   * it took is written over by the next batch; lines that are durable, but not what they stand for, are cut off again.
    */
   async #undo(isWritten: boolean, problem: Error, firstSequence: number): Promise<boolean> {
-    if (!isWritten && (this.#syncing || !isFull(problem))) return false
+    if (!isWritten && !isFull(problem)) return false
     try {
       await this.#file?.truncate(this.#fileBytes)
       if (isWritten && this.#syncs) await this.#file?.sync()
@@ -350,10 +347,6 @@ function isDelete(op: BinlogOp): boolean {
 
 function isCreate(op: BinlogOp): boolean {
   return !isDelete(op)
-}
-
-function isFull(error: unknown): boolean {
-  return error instanceof DiskError && (error.errno === 'ENOSPC' || error.errno === 'EDQUOT')
 }
 
 function readOnly(cause: Error): DfsError {

@@ -1,5 +1,5 @@
 /** One open segment. */
-import type { Disk, DiskFile } from '../runtime/world.ts'
+import { type Disk, type DiskFile, isFull } from '../runtime/world.ts'
 import { allDone } from './all-done.ts'
 import { FREE_MARK } from './slot.ts'
 
@@ -7,6 +7,11 @@ import { FREE_MARK } from './slot.ts'
 export interface SlotPart {
   readonly offsetBytes: number
   readonly bytes: Uint8Array
+}
+
+interface Run {
+  readonly offsetBytes: number
+  readonly parts: Uint8Array[]
 }
 
 export class SegmentFile {
@@ -36,8 +41,9 @@ export class SegmentFile {
   async put(slots: readonly SlotPart[]): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure
     for (const { offsetBytes, bytes } of slots) this.#endBytes = Math.max(this.#endBytes, offsetBytes + bytes.length)
-    await allDone(runsOf(slots).map(({ offsetBytes, parts }) => this.#file.write(parts, offsetBytes)))
-    if (this.#syncs) await allDone([this.#enter(), this.sync()])
+    const runs = runsOf(slots)
+    if (this.#syncs) await allDone([this.#enter(), ...runs.map(run => this.#writeDurably(run))])
+    else await allDone(runs.map(({ offsetBytes, parts }) => this.#file.write(parts, offsetBytes)))
   }
 
   /** Where it ends: further on, no slot has been put. */
@@ -64,6 +70,13 @@ export class SegmentFile {
     return this.#file.close()
   }
 
+  async #writeDurably({ offsetBytes, parts }: Run): Promise<void> {
+    await this.#file.writeDurably(parts, offsetBytes).catch(error => {
+      if (isFull(error)) throw error
+      this.#fail(error)
+    })
+  }
+
   /** Also of a segment that was there: whoever made it may not have come to this. */
   async #enter(): Promise<void> {
     if (this.#entered) return
@@ -79,8 +92,8 @@ export class SegmentFile {
 }
 
 /** What lies side by side is written at once. */
-function runsOf(slots: readonly SlotPart[]): { offsetBytes: number; parts: Uint8Array[] }[] {
-  const runs: { offsetBytes: number; parts: Uint8Array[]; endBytes: number }[] = []
+function runsOf(slots: readonly SlotPart[]): Run[] {
+  const runs: (Run & { endBytes: number })[] = []
   for (const { offsetBytes, bytes } of slots) {
     const last = runs.at(-1)
     if (last?.endBytes === offsetBytes) {

@@ -14,6 +14,7 @@ import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS, readString } from '../../protocol/frame.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import { isFull } from '../../runtime/world.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
 import type { PortContext } from './port-context.ts'
@@ -176,8 +177,7 @@ function dataFrames(reader: FrameReader): UploadBody {
 
 /** A disk that filled up in the middle is no bug. */
 function spaceError(error: unknown): unknown {
-  const { errno } = error as { errno?: string }
-  return errno === 'ENOSPC' || errno === 'EDQUOT' ? new DfsError('no_space', undefined, { cause: error }) : error
+  return isFull(error) ? new DfsError('no_space', undefined, { cause: error }) : error
 }
 
 function ignore(): void {}
