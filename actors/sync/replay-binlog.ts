@@ -36,9 +36,9 @@ const UNREADABLE_MAX = 1000
  */
 const READ_ATTEMPTS_MAX = 12
 
-/** A peer that is behind by fewer records than these is given some more to gather: a frame of its own costs it a flush. */
-const PAUSE_RECORDS = 256
-const PAUSE_MS = 5
+/** Records gather so long while a peer is behind by fewer than these: each frame costs it a flush. */
+const GATHER_MS = 10
+const GATHER_RECORDS = 512
 
 /** Progress is told after so many records. */
 const PROGRESS_RECORDS = 500
@@ -120,7 +120,7 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       await shipRun()
       read = until
       // Those that come meanwhile go together.
-      if (store.end.sequence - read < PAUSE_RECORDS) await context.timers.sleep(PAUSE_MS)
+      if (store.end.sequence - read < GATHER_RECORDS) await context.timers.sleep(GATHER_MS)
     }
     while (underWay.length > 0) await confirm()
   } catch (error) {
