@@ -170,13 +170,14 @@ export class Binlog {
     return this.appendAll(place => [make(place)])
   }
 
-  /** Appends records that follow each other; all of them are in one flush, however many. */
+  /** Appends records that follow each other, `BATCH_RECORDS_MAX` at most; all of them are in one flush. */
   appendAll(make: (first: RecordPlace) => readonly RecordDraft[]): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(readOnly(this.#failure))
     const firstSequence = this.#lastSequence + 1
     // Never back, so that a second that lies behind a position in this binlog is over for good.
     const timeMs = Math.max(this.#clock.wallMs(), this.#lastTimeMs)
     const drafts = make({ sequence: firstSequence, timeMs })
+    if (drafts.length > BATCH_RECORDS_MAX) throw new RangeError(`${drafts.length} records do not fit one flush`)
     if (drafts.length === 0) return Promise.resolve()
     this.#lastSequence += drafts.length
     if (drafts.some(draft => draft.timeMs === undefined)) this.#lastTimeMs = timeMs
@@ -232,7 +233,7 @@ export class Binlog {
     let lastSequence = 0
     let count = 0
     for (const { firstSequence, drafts, timeMs } of this.#queue) {
-      if (count > 0 && lines.length + drafts.length > BATCH_RECORDS_MAX) break
+      if (lines.length + drafts.length > BATCH_RECORDS_MAX) break
       count++
       let sequence = firstSequence
       for (const draft of drafts) {
