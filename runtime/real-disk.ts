@@ -1,5 +1,5 @@
 /** The disk of a real machine: `node:fs`, with every error turned into a `DiskError` that keeps its cause. */
-import { close, closeSync, fdatasync, fstat, ftruncate, open as openFile, read, writev } from 'node:fs'
+import { close, closeSync, constants, fdatasync, fstat, ftruncate, open as openFile, read, writev } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
@@ -11,6 +11,10 @@ const FILE_MODE = 0o600
 const DIRECTORY_MODE = 0o700
 
 const openDescriptor = promisify(openFile)
+const closeDescriptor = promisify(close)
+
+/** What direct transfers come in multiples of: no disk wants more. */
+const PAGE_BYTES = 4096
 
 const OPEN_FLAGS = { read: 'r', create: 'wx+', update: 'r+' } as const
 
@@ -18,9 +22,9 @@ const OPEN_FLAGS = { read: 'r', create: 'wx+', update: 'r+' } as const
 const LOCK_ATTEMPTS = 3
 
 export const realDisk: Disk = {
-  async open(path, mode) {
+  async open(path, mode, way) {
     const descriptor = await attempt('open', path, () => openDescriptor(path, OPEN_FLAGS[mode], FILE_MODE))
-    return new RealFile(descriptor, path)
+    return new RealFile(descriptor, path, way === 'direct' ? await openDirect(descriptor, mode) : undefined)
   },
   rename: (from, to) => attempt('rename', from, () => rename(from, to)),
   remove: path => attempt('remove', path, () => rm(path)),
@@ -57,6 +61,14 @@ function errorOf(action: string, path: string, cause: unknown): DiskError {
   return new DiskError(action, path, (cause as NodeJS.ErrnoException).code ?? 'EIO', { cause })
 }
 
+/** Opens an open file once more, past the page cache; undefined where there is no such thing. */
+async function openDirect(descriptor: number, mode: 'read' | 'create' | 'update'): Promise<number | undefined> {
+  // Only Linux has the flag, and only Linux needs no name to open the very same file again.
+  if (constants.O_DIRECT === undefined) return undefined
+  const flags = constants.O_DIRECT | (mode === 'read' ? constants.O_RDONLY : constants.O_RDWR)
+  return openDescriptor(`/proc/self/fd/${descriptor}`, flags).catch(() => undefined)
+}
+
 async function statEntry(path: string): Promise<DiskEntry | undefined> {
   try {
     const s = await stat(path, { bigint: true })
@@ -75,21 +87,27 @@ async function statEntry(path: string): Promise<DiskEntry | undefined> {
 class RealFile implements DiskFile {
   readonly #descriptor: number
   readonly #path: string
+  /** The same file past the page cache, for whole pages. */
+  readonly #direct: number | undefined
+  #directWorks = true
   #underWay = 0
   #idle: (() => void) | undefined
   #closed: Promise<void> | undefined
 
-  constructor(descriptor: number, path: string) {
+  constructor(descriptor: number, path: string, direct: number | undefined) {
     this.#descriptor = descriptor
     this.#path = path
+    this.#direct = direct
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<number> {
     return this.#call('read', (done, fail) => {
       const readOn = (filled: number) => {
         const at = offsetBytes + filled
-        read(this.#descriptor, target, filled, target.length - filled, at, (error, count) => {
-          if (error) fail(error)
+        const descriptor = this.#descriptorFor(target.length - filled, at)
+        read(descriptor, target, filled, target.length - filled, at, (error, count) => {
+          if (this.#wasRefused(descriptor, error)) readOn(filled)
+          else if (error) fail(error)
           else if (count === 0 || filled + count === target.length) done(filled + count)
           else readOn(filled + count)
         })
@@ -103,7 +121,9 @@ class RealFile implements DiskFile {
       const writeOn = (left: readonly Uint8Array[], at: number) => {
         if (left.length === 0) return done()
         const batch = left.slice(0, WRITE_PARTS_MAX)
-        writev(this.#descriptor, batch, at, (error, count) => {
+        const descriptor = this.#descriptorFor(batch.length === 1 ? batch[0]!.length : 1, at)
+        writev(descriptor, batch, at, (error, count) => {
+          if (this.#wasRefused(descriptor, error)) return writeOn(left, at)
           if (error || count === 0) return fail(error ?? new Error('the disk took nothing'))
           writeOn([...withoutFirst(batch, count), ...left.slice(WRITE_PARTS_MAX)], at + count)
         })
@@ -143,7 +163,20 @@ class RealFile implements DiskFile {
         this.#idle = resolve
       })
     }
-    await attempt('close', this.#path, () => promisify(close)(this.#descriptor))
+    if (this.#direct !== undefined) await attempt('close', this.#path, () => closeDescriptor(this.#direct!))
+    await attempt('close', this.#path, () => closeDescriptor(this.#descriptor))
+  }
+
+  #descriptorFor(bytes: number, offsetBytes: number): number {
+    const isPages = bytes % PAGE_BYTES === 0 && offsetBytes % PAGE_BYTES === 0
+    return this.#direct !== undefined && this.#directWorks && isPages ? this.#direct : this.#descriptor
+  }
+
+  /** A file system may know the flag and not like the call, or its buffer. */
+  #wasRefused(descriptor: number, error: NodeJS.ErrnoException | null): boolean {
+    if (descriptor !== this.#direct || error?.code !== 'EINVAL') return false
+    this.#directWorks = false
+    return true
   }
 
   #call<T>(action: string, work: (done: (value: T) => void, fail: (cause: Error) => void) => void): Promise<T> {

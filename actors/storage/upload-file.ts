@@ -14,12 +14,16 @@ import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS, readString } from '../../protocol/frame.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import { PIECE_BYTES } from '../../store/block-pool.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
 import type { PortContext } from './port-context.ts'
 
 /** Fills a buffer with the next bytes of an upload; fewer than it holds only at the end. */
 export type UploadBody = (target: Buffer) => Promise<number>
+
+/** Pieces on their way to the disk while the next one is received: more only take memory. */
+const WRITES_MAX = 2
 
 /** FastDFS's upload, 11: the size comes first. */
 export async function uploadFile(context: PortContext, request: FrameRequest, uploadId?: string): Promise<FrameReply> {
@@ -112,34 +116,35 @@ async function upload(
 }
 
 /**
- * Moves a body into a temporary file; receiving the next block and writing the last go on side by side. A file that
- * did not arrive whole is thrown away.
+ * Moves a body into a temporary file; while the last pieces are written, the next is received. A file that did not arrive
+ * whole is thrown away.
  */
-export async function receiveInto(context: PortContext, file: IncomingFile, body: UploadBody): Promise<void> {
-  const { blocks } = context
-  let block = await blocks.acquire()
-  let spare = blocks.tryAcquire()
-  let writing: Promise<void> = Promise.resolve()
+export async function receiveInto({ blocks }: PortContext, file: IncomingFile, body: UploadBody): Promise<void> {
+  const writing: Promise<void>[] = []
   try {
     for (;;) {
-      const count = await body(block)
-      await writing
-      if (count === 0) break
-      writing = file.write(block.subarray(0, count))
-      if (spare === undefined) await writing
-      else [block, spare] = [spare, block]
-      // The rejection is for the await above; until then nobody else looks.
-      writing.catch(ignore)
-      if (count < block.length) break
+      if (writing.length >= WRITES_MAX) await writing.shift()
+      let piece = blocks.trySpare()
+      if (piece === undefined) {
+        // Whoever holds a buffer must not wait for one.
+        await Promise.all(writing.splice(0))
+        piece = await blocks.acquirePiece(PIECE_BYTES)
+      }
+      const count = await body(piece).catch(error => {
+        blocks.release(piece)
+        throw error
+      })
+      const written = file.write(piece.subarray(0, count)).finally(() => blocks.release(piece))
+      // A rejection is met by the awaits; until then nobody else looks.
+      written.catch(ignore)
+      writing.push(written)
+      if (count < piece.length) break
     }
-    await writing
+    await Promise.all(writing)
   } catch (error) {
-    await writing.catch(ignore)
+    await Promise.allSettled(writing)
     await file.discard()
     throw spaceError(error)
-  } finally {
-    blocks.release(block)
-    if (spare !== undefined) blocks.release(spare)
   }
 }
 

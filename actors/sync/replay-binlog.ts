@@ -15,7 +15,7 @@ import { DiskError } from '../../runtime/world.ts'
 import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
-import { blockCount } from '../../store/sidecar.ts'
+import { readPieces } from '../../store/read-pieces.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { Run } from './ship-run.ts'
@@ -159,7 +159,9 @@ async function shipFile(
   const { store } = context
   // A file that is gone was deleted meanwhile; one that cannot be read must not keep all others from the peer.
   const goesWithout = isUnreadable(context, record.name)
-  const file = goesWithout ? undefined : await store.open(record.name).catch(error => fail(context, record.name, error))
+  const file = goesWithout
+    ? undefined
+    : await store.open(record.name, 'once').catch(error => fail(context, record.name, error))
   const content = file !== undefined ? 'file' : goesWithout ? 'unreadable' : 'none'
   const head = writeSyncRecord({ storageId: store.storageId, content, previous }, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
@@ -175,17 +177,15 @@ async function sendFile(
   head: Buffer,
   send: (parts: readonly Uint8Array[]) => Promise<void>,
 ): Promise<void> {
-  const block = await context.blocks.acquire()
   try {
-    if (file.sizeBytes === 0) await send([head])
-    for (let index = 0; index < blockCount(file.sizeBytes); index++) {
-      const checked = await file.readBlock(index, block)
-      await send(index === 0 ? [head, checked] : [checked])
+    let prefix: readonly Uint8Array[] = [head]
+    for await (const piece of readPieces(file, context.blocks, { from: 0, until: file.sizeBytes })) {
+      await send([...prefix, piece])
+      prefix = []
     }
+    if (prefix.length > 0) await send(prefix)
   } catch (error) {
     fail(context, name, error)
-  } finally {
-    context.blocks.release(block)
   }
 }
 
