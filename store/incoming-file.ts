@@ -4,6 +4,7 @@
  */
 import { DfsError } from '../protocol/errors.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
+import type { BlockPool } from './block-pool.ts'
 import { hasSidecar, SidecarWriter, sidecarPath } from './sidecar.ts'
 import type { StorePath } from './store-path.ts'
 
@@ -68,6 +69,22 @@ export class IncomingFile {
     // The checksums are taken while the disk works.
     this.#sums.add(blocks)
     await written
+  }
+
+  /** Whether the disk gives what was written so far, which is full blocks. */
+  async isIntact(pool: BlockPool): Promise<boolean> {
+    const sums = new SidecarWriter()
+    const buffer = await pool.acquirePiece(this.#sizeBytes)
+    try {
+      for (let at = 0; at < this.#sizeBytes; at += buffer.length) {
+        const blocks = buffer.subarray(0, this.#sizeBytes - at)
+        if ((await this.#file.read(blocks, at)) < blocks.length) return false
+        sums.add(blocks)
+      }
+    } finally {
+      pool.release(buffer)
+    }
+    return sums.crc32 === this.crc32
   }
 
   /** Makes everything durable, as far as the store path does, and closes the file. */

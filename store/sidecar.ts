@@ -22,7 +22,8 @@ const MAGIC = 'DFSS'
 const SIDECAR_VERSION = 2
 /** What blocks are summed with, by version: CRC32 is twice as fast as CRC32C, and one sum does for two. */
 const SUMS: Readonly<Record<number, (block: Uint8Array) => number>> = { 1: crc32c, 2: crc32 }
-const BLOCK_SHIFT = shiftOf(BLOCK_BYTES)
+/** For `joinedCrc32`, of a full block. */
+export const BLOCK_SHIFT = shiftOf(BLOCK_BYTES)
 export const SIDECAR_HEADER_BYTES = 24
 const CRC_BYTES = 4
 

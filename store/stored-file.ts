@@ -3,7 +3,8 @@ import { crc32 } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
-import { crcOffset, hasSidecar, SIDECAR_HEADER_BYTES, sidecarPath, sumOfBlocks } from './sidecar.ts'
+import { joinedCrc32 } from './joined-crc32.ts'
+import { BLOCK_SHIFT, crcOffset, hasSidecar, SIDECAR_HEADER_BYTES, sidecarPath, sumOfBlocks } from './sidecar.ts'
 
 /** CRCs of this many blocks are read at a time: 256 MiB of file for 4 KiB of sidecar. */
 const CRCS_READ = 1024
@@ -50,16 +51,32 @@ export class StoredFile {
     return target.subarray(0, wanted)
   }
 
+  /** The CRC32 of the first bytes, whole blocks, by what the sidecar says; undefined if it does not tell. */
+  async crc32Of(bytes: number): Promise<number | undefined> {
+    if (bytes % BLOCK_BYTES !== 0 || bytes > this.sizeBytes || !hasSidecar(this.sizeBytes)) return undefined
+    let sum = 0
+    for (let blockIndex = 0; blockIndex < bytes / BLOCK_BYTES; blockIndex++) {
+      const sums = await this.#sumsOf(blockIndex)
+      if (sums?.sumOf !== crc32) return undefined
+      sum = joinedCrc32(sum, crcIn(sums, blockIndex), BLOCK_SHIFT)
+    }
+    return sum
+  }
+
   async close(): Promise<void> {
     await this.#file.close()
   }
 
   async #check(blockIndex: number, block: Buffer): Promise<boolean> {
     if (!hasSidecar(this.sizeBytes)) return crc32(block) === this.crc32
+    const sums = await this.#sumsOf(blockIndex)
+    return sums !== undefined && sums.sumOf(block) === crcIn(sums, blockIndex)
+  }
+
+  /** The part of the sidecar that has a block's CRC; undefined if there is none. */
+  async #sumsOf(blockIndex: number): Promise<Sums | undefined> {
     if (this.#sums === undefined || !within(this.#sums, blockIndex)) this.#sums = await this.#readSums(blockIndex)
-    if (this.#sums === undefined || !within(this.#sums, blockIndex)) return false
-    const { firstBlock, crcs, sumOf } = this.#sums
-    return sumOf(block) === crcs.readUInt32BE((blockIndex - firstBlock) * 4)
+    return this.#sums !== undefined && within(this.#sums, blockIndex) ? this.#sums : undefined
   }
 
   async #readSums(firstBlock: number): Promise<Sums | undefined> {
@@ -80,6 +97,10 @@ export class StoredFile {
       await sidecar.close()
     }
   }
+}
+
+function crcIn({ firstBlock, crcs }: Sums, blockIndex: number): number {
+  return crcs.readUInt32BE((blockIndex - firstBlock) * 4)
 }
 
 function within(sums: Sums, blockIndex: number): boolean {

@@ -33,6 +33,7 @@ import type { Endpoint } from '../../runtime/world.ts'
 import type { Flush } from '../../store/binlog.ts'
 import { BlockPool } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
+import { PartialFiles } from '../../store/partial-files.ts'
 import type { Store } from '../../store/store.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
@@ -88,6 +89,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   log.info({ storageId, group, epoch: store.epoch, end: store.end.sequence, ...recovery }, 'the store is recovered')
 
   const blocks = new BlockPool()
+  const partials = new PartialFiles(timers, blocks)
   const pool = new FramePool({
     sockets: world.sockets,
     clock: world.clock,
@@ -131,6 +133,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   const portContext: PortContext = {
     store,
     blocks,
+    partials,
     pool,
     log,
     counts,
@@ -326,6 +329,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     }
     actor.stop()
     pool.close()
+    await partials.clear()
     await store.close()
     await lock.release()
     await bus?.drain()

@@ -106,7 +106,12 @@ async function upload(
   const { store, counts } = context
   const { extension, uploadId } = fields
   const file = await store.receive(fields.storePathIndex, fields.sizeBytes)
-  await receiveInto(context, file, body)
+  try {
+    await receiveInto(context, file, body)
+  } catch (error) {
+    await file.discard()
+    throw error
+  }
   request.bodyTaken()
   const { sizeBytes } = file
   const name = await store.create(file, { extension, uploadId })
@@ -116,18 +121,21 @@ async function upload(
 }
 
 /**
- * Moves a body into a temporary file; while the last pieces are written, the next is received. A file that did not arrive
- * whole is thrown away.
+ * Moves a body into a temporary file; while the last pieces are written, the next is received. When it rejects, nothing is
+ * under way any more; of what broke off, the file has full blocks.
  */
 export async function receiveInto({ blocks }: PortContext, file: IncomingFile, body: UploadBody): Promise<void> {
   const writing: Promise<void>[] = []
+  const waitUntilLeft = async (count: number) => {
+    for (; writing.length > count; writing.shift()) await writing[0]
+  }
   try {
-    for (;;) {
-      if (writing.length >= WRITES_MAX) await writing.shift()
+    for (let isMore = true; isMore; ) {
+      await waitUntilLeft(WRITES_MAX)
       let piece = blocks.trySpare()
       if (piece === undefined) {
         // Whoever holds a buffer must not wait for one.
-        await Promise.all(writing.splice(0))
+        await waitUntilLeft(0)
         piece = await blocks.acquirePiece(PIECE_BYTES)
       }
       const count = await body(piece).catch(error => {
@@ -135,16 +143,16 @@ export async function receiveInto({ blocks }: PortContext, file: IncomingFile, b
         throw error
       })
       const written = file.write(piece.subarray(0, count)).finally(() => blocks.release(piece))
-      // A rejection is met by the awaits; until then nobody else looks.
+      // The rejection is for those who wait; until then nobody else looks.
       written.catch(ignore)
       writing.push(written)
-      if (count < piece.length) break
+      isMore = count === piece.length
     }
-    await Promise.all(writing)
+    await waitUntilLeft(0)
   } catch (error) {
-    await Promise.allSettled(writing)
-    await file.discard()
-    throw spaceError(error)
+    // A write that failed says more than a connection that broke.
+    const failed = (await Promise.allSettled(writing)).find(({ status }) => status === 'rejected')
+    throw spaceError(failed === undefined ? error : (failed as PromiseRejectedResult).reason)
   }
 }
 
