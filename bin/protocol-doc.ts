@@ -118,13 +118,13 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     about: "Peers only: how far a source's records have been applied.",
     request: 'storage id of the source 4, group 16, epoch of the source 8, incarnation of the source 16',
     reply:
-      "incarnation 16, epoch 8, sequence 8, then the source's life whose records are taken: epoch 8, incarnation 16",
+      "incarnation 16, epoch 8, sequence 8, then the source's life whose records are taken: epoch 8, incarnation 16, then what is here of a file that was cut off: sequence 8, bytes 8, CRC32 4",
   },
   syncRecord: {
     to: 'storage',
     about: "Peers only: one record of the source's binlog, and its file.",
     request:
-      'storage id of the source 4, content 1 (0 none, 1 follows, 2 cannot be read), previous sequence 8, line length 2, line, content',
+      'storage id of the source 4, content 1 (0 none, 1 follows, 2 cannot be read), previous sequence 8, offset 8, line length 2, line, content from the offset on',
     reply: 'empty',
   },
   syncRun: {

@@ -2,8 +2,10 @@
  * Bodies of the private commands between a source and its peers.
  *
  *     syncPosition 205   source's storage id 4, group 16, epoch 8, incarnation 16
- *              reply     incarnation 16, epoch 8, sequence 8, then the source's own: epoch 8, incarnation 16
- *     syncRecord 206     source's storage id 4, content 1, previous 8, line length 2, line, then the file
+ *              reply     incarnation 16, epoch 8, sequence 8, then the source's own: epoch 8, incarnation 16, then what is
+ *                        here of a file that was cut off: its record's sequence 8, bytes 8, CRC32 4; all 0 if nothing is
+ *     syncRecord 206     source's storage id 4, content 1, previous 8, offset 8, line length 2, line, then the file from
+ *                        the offset on
  *              reply     empty, once the record is durable here
  *     syncRun 207        source's storage id 4, previous 8, count 4, length of the lines 4, a content for each record, lines
  *                        with a line feed each, then the slots of those whose content is 1, each as long as its name says
@@ -20,8 +22,9 @@ import { readInt64, readString, writeInt64, writeString } from './frame.ts'
 
 const INCARNATION_BYTES = 16
 export const SYNC_POSITION_BYTES = 4 + GROUP_NAME_BYTES + 8 + INCARNATION_BYTES
-export const SYNC_POSITION_REPLY_BYTES = 2 * INCARNATION_BYTES + 24
-export const SYNC_RECORD_FIXED_BYTES = 4 + 1 + 8 + 2
+const PARTIAL_AT = 2 * INCARNATION_BYTES + 24
+export const SYNC_POSITION_REPLY_BYTES = PARTIAL_AT + 20
+export const SYNC_RECORD_FIXED_BYTES = 4 + 1 + 8 + 8 + 2
 
 /** Who asks a peer where it stands. */
 export interface SyncPositionFields {
@@ -50,12 +53,20 @@ export function readSyncPosition(buffer: Buffer): SyncPositionFields {
   }
 }
 
+/** What a peer has of a file that was cut off: of which record, how much, and the CRC32 of that. All 0 for nothing. */
+export interface PartialFile {
+  readonly sequence: number
+  readonly bytes: number
+  readonly crc32: number
+}
+
 /** Where a peer stands. */
 export interface PeerPosition extends BinlogPosition {
   /** 32 hex digits. */
   readonly incarnation: string
   /** The life of the source whose records the peer takes. */
   readonly source: { readonly epoch: number; readonly incarnation: string }
+  readonly partial: PartialFile
 }
 
 export function writePeerPosition(position: PeerPosition): Buffer {
@@ -65,6 +76,9 @@ export function writePeerPosition(position: PeerPosition): Buffer {
   writeInt64(buffer, position.sequence, INCARNATION_BYTES + 8)
   writeInt64(buffer, position.source.epoch, INCARNATION_BYTES + 16)
   buffer.write(position.source.incarnation, INCARNATION_BYTES + 24, 'hex')
+  writeInt64(buffer, position.partial.sequence, PARTIAL_AT)
+  writeInt64(buffer, position.partial.bytes, PARTIAL_AT + 8)
+  buffer.writeUInt32BE(position.partial.crc32, PARTIAL_AT + 16)
   return buffer
 }
 
@@ -75,7 +89,12 @@ export function readPeerPosition(buffer: Buffer): PeerPosition {
     sequence: readInt64(buffer, INCARNATION_BYTES + 8),
     source: {
       epoch: readInt64(buffer, INCARNATION_BYTES + 16),
-      incarnation: buffer.toString('hex', INCARNATION_BYTES + 24, SYNC_POSITION_REPLY_BYTES),
+      incarnation: buffer.toString('hex', INCARNATION_BYTES + 24, PARTIAL_AT),
+    },
+    partial: {
+      sequence: readInt64(buffer, PARTIAL_AT),
+      bytes: readInt64(buffer, PARTIAL_AT + 8),
+      crc32: buffer.readUInt32BE(PARTIAL_AT + 16),
     },
   }
 }
@@ -90,6 +109,8 @@ export interface SyncRecordFields {
   readonly storageId: number
   readonly content: SyncContent
   readonly previous: number
+  /** Where the bytes that follow begin in the file. */
+  readonly offset: number
   readonly lineBytes: number
 }
 
@@ -98,7 +119,8 @@ export function writeSyncRecord(fields: Omit<SyncRecordFields, 'lineBytes'>, lin
   buffer.writeUInt32BE(fields.storageId, 0)
   buffer[4] = CONTENTS.indexOf(fields.content)
   writeInt64(buffer, fields.previous, 5)
-  buffer.writeUInt16BE(line.length, 13)
+  writeInt64(buffer, fields.offset, 13)
+  buffer.writeUInt16BE(line.length, 21)
   buffer.write(line, SYNC_RECORD_FIXED_BYTES, 'latin1')
   return buffer
 }
@@ -108,7 +130,8 @@ export function readSyncRecord(buffer: Buffer): SyncRecordFields {
     storageId: buffer.readUInt32BE(0),
     content: CONTENTS[buffer[4]!] ?? 'none',
     previous: readInt64(buffer, 5),
-    lineBytes: buffer.readUInt16BE(13),
+    offset: readInt64(buffer, 13),
+    lineBytes: buffer.readUInt16BE(21),
   }
 }
 

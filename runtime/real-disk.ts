@@ -11,6 +11,10 @@ const FILE_MODE = 0o600
 const DIRECTORY_MODE = 0o700
 
 const openDescriptor = promisify(openFile)
+const closeDescriptor = promisify(close)
+
+/** What direct transfers come in multiples of: no disk wants more. */
+const PAGE_BYTES = 4096
 
 const OPEN_FLAGS = { read: 'r', create: 'wx+', update: 'r+' } as const
 
@@ -18,9 +22,11 @@ const OPEN_FLAGS = { read: 'r', create: 'wx+', update: 'r+' } as const
 const LOCK_ATTEMPTS = 3
 
 export const realDisk: Disk = {
-  async open(path, mode) {
+  async open(path, mode, way) {
     const descriptor = await attempt('open', path, () => openDescriptor(path, OPEN_FLAGS[mode], FILE_MODE))
-    return new RealFile(descriptor, path)
+    const access = mode === 'read' ? constants.O_RDONLY : constants.O_RDWR
+    const direct = way === 'direct' ? await reopen(descriptor, constants.O_DIRECT, access) : undefined
+    return new RealFile(descriptor, path, direct)
   },
   rename: (from, to) => attempt('rename', from, () => rename(from, to)),
   remove: path => attempt('remove', path, () => rm(path)),
@@ -57,6 +63,12 @@ function errorOf(action: string, path: string, cause: unknown): DiskError {
   return new DiskError(action, path, (cause as NodeJS.ErrnoException).code ?? 'EIO', { cause })
 }
 
+/** Opens an open file once more, in a way that only some systems have; undefined on others. Linux needs no name for it. */
+async function reopen(descriptor: number, way: number | undefined, access: number): Promise<number | undefined> {
+  if (way === undefined) return undefined
+  return openDescriptor(`/proc/self/fd/${descriptor}`, access | way).catch(() => undefined)
+}
+
 async function statEntry(path: string): Promise<DiskEntry | undefined> {
   try {
     const s = await stat(path, { bigint: true })
@@ -75,23 +87,29 @@ async function statEntry(path: string): Promise<DiskEntry | undefined> {
 class RealFile implements DiskFile {
   readonly #descriptor: number
   readonly #path: string
+  /** The same file past the page cache, for whole pages. */
+  readonly #direct: number | undefined
+  #directWorks = true
   /** The same file, open for writes that are durable when they end. */
-  #durable: Promise<number> | undefined
+  #durable: Promise<number | undefined> | undefined
   #underWay = 0
   #idle: (() => void) | undefined
   #closed: Promise<void> | undefined
 
-  constructor(descriptor: number, path: string) {
+  constructor(descriptor: number, path: string, direct: number | undefined) {
     this.#descriptor = descriptor
     this.#path = path
+    this.#direct = direct
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<number> {
     return this.#call('read', (done, fail) => {
       const readOn = (filled: number) => {
         const at = offsetBytes + filled
-        read(this.#descriptor, target, filled, target.length - filled, at, (error, count) => {
-          if (error) fail(error)
+        const descriptor = this.#descriptorFor(target.length - filled, at)
+        read(descriptor, target, filled, target.length - filled, at, (error, count) => {
+          if (this.#wasRefused(descriptor, error)) readOn(filled)
+          else if (error) fail(error)
           else if (count === 0 || filled + count === target.length) done(filled + count)
           else readOn(filled + count)
         })
@@ -101,24 +119,24 @@ class RealFile implements DiskFile {
   }
 
   write(parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
-    return this.#write(this.#descriptor, parts, offsetBytes)
+    return this.#write(parts, offsetBytes)
   }
 
   async writeDurably(parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
-    if (constants.O_DSYNC === undefined) {
-      await this.write(parts, offsetBytes)
-      return this.sync()
-    }
-    this.#durable ??= attempt('open', this.#path, () => openAgain(this.#descriptor, this.#path))
-    return this.#write(await this.#durable, parts, offsetBytes)
+    this.#durable ??= reopen(this.#descriptor, constants.O_DSYNC, constants.O_WRONLY)
+    const durable = await this.#durable
+    await this.#write(parts, offsetBytes, durable)
+    if (durable === undefined) await this.sync()
   }
 
-  #write(descriptor: number, parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
+  #write(parts: readonly Uint8Array[], offsetBytes: number, durable?: number): Promise<void> {
     return this.#call('write', (done, fail) => {
       const writeOn = (left: readonly Uint8Array[], at: number) => {
         if (left.length === 0) return done()
         const batch = left.slice(0, WRITE_PARTS_MAX)
+        const descriptor = durable ?? this.#descriptorFor(batch.length === 1 ? batch[0]!.length : 1, at)
         writev(descriptor, batch, at, (error, count) => {
+          if (this.#wasRefused(descriptor, error)) return writeOn(left, at)
           if (error || count === 0) return fail(error ?? new Error('the disk took nothing'))
           writeOn([...withoutFirst(batch, count), ...left.slice(WRITE_PARTS_MAX)], at + count)
         })
@@ -158,9 +176,22 @@ class RealFile implements DiskFile {
         this.#idle = resolve
       })
     }
-    const durable = await this.#durable?.catch(() => undefined)
-    if (durable !== undefined) await attempt('close', this.#path, () => promisify(close)(durable))
-    await attempt('close', this.#path, () => promisify(close)(this.#descriptor))
+    const durable = await this.#durable
+    if (durable !== undefined) await attempt('close', this.#path, () => closeDescriptor(durable))
+    if (this.#direct !== undefined) await attempt('close', this.#path, () => closeDescriptor(this.#direct!))
+    await attempt('close', this.#path, () => closeDescriptor(this.#descriptor))
+  }
+
+  #descriptorFor(bytes: number, offsetBytes: number): number {
+    const isPages = bytes % PAGE_BYTES === 0 && offsetBytes % PAGE_BYTES === 0
+    return this.#direct !== undefined && this.#directWorks && isPages ? this.#direct : this.#descriptor
+  }
+
+  /** A file system may know the flag and not like the call, or its buffer. */
+  #wasRefused(descriptor: number, error: NodeJS.ErrnoException | null): boolean {
+    if (descriptor !== this.#direct || error?.code !== 'EINVAL') return false
+    this.#directWorks = false
+    return true
   }
 
   #call<T>(action: string, work: (done: (value: T) => void, fail: (cause: Error) => void) => void): Promise<T> {
@@ -180,14 +211,6 @@ class RealFile implements DiskFile {
       })
     })
   }
-}
-
-/** Opens an open file once more, by its descriptor where that can be: its path may be another's by now. */
-async function openAgain(descriptor: number, path: string): Promise<number> {
-  const flags = constants.O_WRONLY | constants.O_DSYNC
-  const byDescriptor = `/proc/self/fd/${descriptor}`
-  const hasDescriptors = (await statEntry(byDescriptor)) !== undefined
-  return openDescriptor(hasDescriptors ? byDescriptor : path, flags)
 }
 
 /** The system takes at most this many parts in one vectored write (`IOV_MAX`). */

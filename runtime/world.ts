@@ -50,8 +50,11 @@ export interface DiskEntry {
 
 /** The disk. Every call rejects with a `DiskError` that keeps the cause. What is made is readable by its owner alone. */
 export interface Disk {
-  /** `read` an existing file, `create` one that must not exist (errno `EEXIST`), `update` an existing one. */
-  open(path: string, mode: 'read' | 'create' | 'update'): Promise<DiskFile>
+  /**
+   * `read` an existing file, `create` one that must not exist (errno `EEXIST`), `update` an existing one. What is `direct`
+   * goes past the page cache where it can: whole pages, in buffers that begin at one.
+   */
+  open(path: string, mode: 'read' | 'create' | 'update', way?: 'direct'): Promise<DiskFile>
   /** Replaces `to` if it exists. Durable after `syncDirectory` of the directories on both sides. */
   rename(from: string, to: string): Promise<void>
   remove(path: string): Promise<void>

@@ -3,8 +3,11 @@
  * socket is not read, and TCP slows the sender.
  */
 
-/** One block of a file: the unit of checksums, and of disk reads and writes. */
+/** One block of a file: the unit of checksums. */
 export const BLOCK_BYTES = 256 * 1024
+
+/** What large files are received, written, read and sent by: larger pieces cost fewer calls, smaller ones less memory. */
+export const PIECE_BYTES = 4 * BLOCK_BYTES
 
 /** In flight per process. */
 export const IN_FLIGHT_BYTES_MAX = 64 * 1024 * 1024
@@ -53,6 +56,23 @@ export class BlockPool {
     return this.#take(bytes)
   }
 
+  /**
+   * Takes a piece for a transfer of so many bytes, waiting like `acquire`; a block if that is enough, or if the pool runs
+   * short: there are people behind slow lines, and each holds what he was given.
+   */
+  acquirePiece(bytes: number): Promise<Buffer> {
+    return this.acquire(bytes <= BLOCK_BYTES || !this.#isPlenty ? BLOCK_BYTES : PIECE_BYTES)
+  }
+
+  /** Takes a further piece for one who has some, unless the pool runs short. */
+  trySpare(): Buffer | undefined {
+    return this.#isPlenty ? this.tryAcquire(PIECE_BYTES) : undefined
+  }
+
+  get #isPlenty(): boolean {
+    return this.#takenBytes < this.#bytesMax / 2
+  }
+
   /** Gives a buffer back. It must not be used any more. */
   release(buffer: Buffer): void {
     this.#takenBytes -= buffer.length
@@ -72,8 +92,14 @@ export class BlockPool {
 
   #take(bytes: number): Buffer {
     this.#takenBytes += bytes
-    return this.#free.get(bytes)?.pop() ?? Buffer.allocUnsafeSlow(bytes)
+    return this.#free.get(bytes)?.pop() ?? newBuffer(bytes)
   }
+}
+
+/** Pieces begin at a page, as direct transfers want it: so does what may be resized, and nothing else. */
+function newBuffer(bytes: number): Buffer {
+  if (bytes < PIECE_BYTES) return Buffer.allocUnsafeSlow(bytes)
+  return Buffer.from(new ArrayBuffer(bytes, { maxByteLength: bytes }), 0, bytes)
 }
 
 function sizeFor(bytes: number): number {

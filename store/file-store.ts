@@ -28,7 +28,7 @@ import { makeDurableDirectory } from './durable-directory.ts'
 import { groupBy } from './group-by.ts'
 import { HotFiles } from './hot-files.ts'
 import { type Identity, nextWriter, openIdentity, writeIdentity } from './identity.ts'
-import { IncomingFile } from './incoming-file.ts'
+import { IncomingFile, isCached } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
@@ -284,12 +284,13 @@ export class FileStore implements Store {
     return content
   }
 
-  async open(name: string): Promise<StoredFile | undefined> {
+  async open(name: string, times?: 'once'): Promise<StoredFile | undefined> {
     const parts = decodeFileName(name)
     if (parts.sizeBytes === undefined) throw notKept()
     const path = this.#pathOf(parts)
+    const way = times === 'once' && !isCached(parts.sizeBytes) ? 'direct' : undefined
     try {
-      return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32)
+      return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32, way)
     } catch (error) {
       if ((error as DiskError).errno !== 'ENOENT') throw error
       await checkSound(path)

@@ -2,11 +2,19 @@
  * A plain file on its way in: bytes go to a temporary file, checksums are taken as they pass, and `seal` makes file,
  * sidecar and their directory entries durable. Only then may a binlog record name it.
  */
-import { crc32 } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
+import type { BlockPool } from './block-pool.ts'
 import { hasSidecar, SidecarWriter, sidecarPath } from './sidecar.ts'
 import type { StorePath } from './store-path.ts'
+
+/** Smaller files are soon read again, and page caches hold many of them. */
+const DIRECT_BYTES_MIN = 8 * 1024 * 1024
+
+/** Whether a file stays in the page cache as it comes in, or is shipped; one of unknown size is taken for a large one. */
+export function isCached(expectedBytes: number): boolean {
+  return expectedBytes > 0 && expectedBytes < DIRECT_BYTES_MIN
+}
 
 export class IncomingFile {
   readonly storePath: StorePath
@@ -18,7 +26,6 @@ export class IncomingFile {
   #reservedBytes: number
   readonly #sums = new SidecarWriter()
   #sizeBytes = 0
-  #crc32 = 0
   #open = true
 
   private constructor(disk: Disk, storePath: StorePath, token: string, file: DiskFile, expectedBytes: number) {
@@ -32,13 +39,9 @@ export class IncomingFile {
 
   /** Makes the temporary file. Room for the expected bytes has been found already; further ones need more. */
   static async create(disk: Disk, storePath: StorePath, token: string, expectedBytes = 0): Promise<IncomingFile> {
-    return new IncomingFile(
-      disk,
-      storePath,
-      token,
-      await disk.open(storePath.temporaryPath(token), 'create'),
-      expectedBytes,
-    )
+    const way = isCached(expectedBytes) ? undefined : 'direct'
+    const file = await disk.open(storePath.temporaryPath(token), 'create', way)
+    return new IncomingFile(disk, storePath, token, file, expectedBytes)
   }
 
   get sizeBytes(): number {
@@ -47,26 +50,41 @@ export class IncomingFile {
 
   /** CRC32 of everything written so far. */
   get crc32(): number {
-    return this.#crc32
+    return this.#sums.crc32
   }
 
   /**
-   * Writes the next block; all but the last must be full. The block may be reused when it resolves. Rejects with
-   * `no_space` when bytes that nobody announced would take the path's reserve.
+   * Writes the next blocks; all but the very last must be full. They may be reused when it resolves; the next ones may be
+   * given before. Rejects with `no_space` when bytes that nobody announced would take the path's reserve.
    */
-  async write(block: Buffer): Promise<void> {
+  async write(blocks: Buffer): Promise<void> {
     const offsetBytes = this.#sizeBytes
-    this.#sizeBytes += block.length
+    this.#sizeBytes += blocks.length
     if (this.#sizeBytes > this.#reservedBytes) {
-      this.storePath.reserve(block.length)
-      this.#reservedBytes += block.length
+      this.storePath.reserve(blocks.length)
+      this.#reservedBytes += blocks.length
       if (this.storePath.availableBytes === 0) throw new DfsError('no_space')
     }
-    const written = this.#file.write([block], offsetBytes)
+    const written = this.#file.write([blocks], offsetBytes)
     // The checksums are taken while the disk works.
-    this.#crc32 = crc32(block, this.#crc32)
-    this.#sums.add(block)
+    this.#sums.add(blocks)
     await written
+  }
+
+  /** Whether the disk gives what was written so far, which is full blocks. */
+  async isIntact(pool: BlockPool): Promise<boolean> {
+    const sums = new SidecarWriter()
+    const buffer = await pool.acquirePiece(this.#sizeBytes)
+    try {
+      for (let at = 0; at < this.#sizeBytes; at += buffer.length) {
+        const blocks = buffer.subarray(0, this.#sizeBytes - at)
+        if ((await this.#file.read(blocks, at)) < blocks.length) return false
+        sums.add(blocks)
+      }
+    } finally {
+      pool.release(buffer)
+    }
+    return sums.crc32 === this.crc32
   }
 
   /** Makes everything durable, as far as the store path does, and closes the file. */

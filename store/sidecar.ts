@@ -1,23 +1,29 @@
 /**
- * The sidecar of a plain file of more than one block: a CRC32C for each block, so that any range can be checked before
- * it is sent. A file of one block needs none: the CRC32 in its name covers it.
+ * The sidecar of a plain file of more than one block: a CRC32 for each block, so that any range can be checked before
+ * it is sent. Together they make the CRC32 in its name, which alone covers a file of one block.
  *
  *     <name>~sum
  *     0       4       8            12          16           24
  *     +-------+-------+------------+-----------+------------+--------+--------+----
  *     | magic |version| block size | reserved  | file size  | CRC 0  | CRC 1  | ...
  *     +-------+-------+------------+-----------+------------+--------+--------+----
- *      "DFSS"    1      262144       0           8 bytes      4 bytes each, big-endian
+ *      "DFSS"    2      262144       0           8 bytes      4 bytes each, big-endian
  *
- * The CRCs need no CRC of their own: a flipped one makes a good block look bad, never a bad one look good.
+ * In version 1 they are CRC32Cs. They need no CRC of their own: a flipped one makes a good block look bad, never a bad one
+ * look good.
  * `~` is in no file name, so a sidecar is never taken for a file.
  */
-import { crc32c } from '@node-rs/crc32'
+import { crc32, crc32c } from '@node-rs/crc32'
 import { readInt64, writeInt64 } from '../protocol/frame.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
+import { joinedCrc32, shiftOf } from './joined-crc32.ts'
 
 const MAGIC = 'DFSS'
-const SIDECAR_VERSION = 1
+const SIDECAR_VERSION = 2
+/** What blocks are summed with, by version: CRC32 is twice as fast as CRC32C, and one sum does for two. */
+const SUMS: Readonly<Record<number, (block: Uint8Array) => number>> = { 1: crc32c, 2: crc32 }
+/** For `joinedCrc32`, of a full block. */
+export const BLOCK_SHIFT = shiftOf(BLOCK_BYTES)
 export const SIDECAR_HEADER_BYTES = 24
 const CRC_BYTES = 4
 
@@ -39,10 +45,22 @@ export function hasSidecar(sizeBytes: number): boolean {
 /** Collects the CRCs of a file as its blocks come in. 16 bytes of memory a MiB. */
 export class SidecarWriter {
   readonly #crcs: number[] = []
+  #crc32 = 0
 
-  /** Adds the next block; all but the last are full. */
-  add(block: Uint8Array): void {
-    this.#crcs.push(crc32c(block))
+  /** CRC32 of all blocks so far. */
+  get crc32(): number {
+    return this.#crc32
+  }
+
+  /** Adds the next blocks; all but the very last are full. */
+  add(blocks: Uint8Array): void {
+    for (let at = 0; at < blocks.length; at += BLOCK_BYTES) {
+      const block = blocks.subarray(at, at + BLOCK_BYTES)
+      const crc = crc32(block)
+      this.#crcs.push(crc)
+      const shift = block.length === BLOCK_BYTES ? BLOCK_SHIFT : shiftOf(block.length)
+      this.#crc32 = joinedCrc32(this.#crc32, crc, shift)
+    }
   }
 
   encode(sizeBytes: number): Buffer {
@@ -58,14 +76,10 @@ export class SidecarWriter {
   }
 }
 
-/** Whether a header belongs to the sidecar of a file of this size. */
-export function isSidecarOf(head: Buffer, sizeBytes: number): boolean {
-  return (
-    head.toString('latin1', 0, 4) === MAGIC &&
-    head.readUInt32BE(4) === SIDECAR_VERSION &&
-    head.readUInt32BE(8) === BLOCK_BYTES &&
-    readInt64(head, 16) === sizeBytes
-  )
+/** What the blocks are summed with, if a header belongs to the sidecar of a file of this size. */
+export function sumOfBlocks(head: Buffer, sizeBytes: number): ((block: Uint8Array) => number) | undefined {
+  const isOurs = head.toString('latin1', 0, 4) === MAGIC && head.readUInt32BE(8) === BLOCK_BYTES
+  return isOurs && readInt64(head, 16) === sizeBytes ? SUMS[head.readUInt32BE(4)] : undefined
 }
 
 /** Where the CRC of a block stands. */

@@ -154,6 +154,11 @@ export class StorePath {
     this.#failure ??= error
   }
 
+  /** Whether there is room, on a disk that is good. */
+  get isWritable(): boolean {
+    return this.#failure === undefined && this.availableBytes > 0
+  }
+
   get failure(): Error | undefined {
     return this.#failure
   }

@@ -77,8 +77,8 @@ export interface Store {
    * not change before it is done.
    */
   pack(slot: Buffer, upload: PackedUpload): Promise<string>
-  /** Opens a file of its own by its name; undefined if it is not here. */
-  open(name: string): Promise<StoredFile | undefined>
+  /** Opens a file of its own by its name; undefined if it is not here. `once` is for who does not read it again soon. */
+  open(name: string, times?: 'once'): Promise<StoredFile | undefined>
   /** A file that was read lately. */
   cached(name: string): Buffer | undefined
   /** Reads a file that is in a segment, checked, into a buffer with room for its slot; undefined if it is not here. */

@@ -1,12 +1,20 @@
-/** A plain file that is there: read block by block, and no block is shown that fails its checksum. */
-import { crc32, crc32c } from '@node-rs/crc32'
+/** A plain file that is there: read by blocks, and no block is shown that fails its checksum. */
+import { crc32 } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
-import { crcOffset, hasSidecar, isSidecarOf, SIDECAR_HEADER_BYTES, sidecarPath } from './sidecar.ts'
+import { joinedCrc32 } from './joined-crc32.ts'
+import { BLOCK_SHIFT, crcOffset, hasSidecar, SIDECAR_HEADER_BYTES, sidecarPath, sumOfBlocks } from './sidecar.ts'
 
 /** CRCs of this many blocks are read at a time: 256 MiB of file for 4 KiB of sidecar. */
 const CRCS_READ = 1024
+
+/** What a part of the sidecar says. */
+interface Sums {
+  readonly firstBlock: number
+  readonly crcs: Buffer
+  readonly sumOf: (block: Uint8Array) => number
+}
 
 export class StoredFile {
   readonly sizeBytes: number
@@ -14,7 +22,7 @@ export class StoredFile {
   readonly #disk: Disk
   readonly #path: string
   readonly #file: DiskFile
-  #sums: { firstBlock: number; crcs: Buffer } | undefined
+  #sums: Sums | undefined
 
   private constructor(disk: Disk, path: string, file: DiskFile, sizeBytes: number, sum: number) {
     this.#disk = disk
@@ -25,19 +33,34 @@ export class StoredFile {
   }
 
   /** Opens a file whose name says its size and CRC32. Rejects with a DiskError, errno `ENOENT` if it is not there. */
-  static async open(disk: Disk, path: string, sizeBytes: number, sum: number): Promise<StoredFile> {
-    return new StoredFile(disk, path, await disk.open(path, 'read'), sizeBytes, sum)
+  static async open(disk: Disk, path: string, sizeBytes: number, sum: number, way?: 'direct'): Promise<StoredFile> {
+    return new StoredFile(disk, path, await disk.open(path, 'read', way), sizeBytes, sum)
   }
 
-  /** Reads a block into a buffer of at least `BLOCK_BYTES` and returns it checked. Rejects with `corrupt`. */
-  async readBlock(blockIndex: number, target: Buffer): Promise<Buffer> {
-    const offsetBytes = blockIndex * BLOCK_BYTES
-    const wanted = Math.min(BLOCK_BYTES, this.sizeBytes - offsetBytes)
+  /** Reads as many blocks as a buffer holds and returns them checked. Rejects with `corrupt` if one of them is bad. */
+  async readBlocks(firstBlock: number, target: Buffer): Promise<Buffer> {
+    const offsetBytes = firstBlock * BLOCK_BYTES
+    const wanted = Math.min(target.length, this.sizeBytes - offsetBytes)
     const count = await this.#file.read(target.subarray(0, wanted), offsetBytes)
-    const block = target.subarray(0, count)
-    const good = count === wanted && (await this.#check(blockIndex, block))
-    if (!good) throw new DfsError('corrupt', `block ${blockIndex} of ${this.#path} fails its checksum`)
-    return block
+    for (let at = 0; at < wanted; at += BLOCK_BYTES) {
+      const block = target.subarray(at, Math.min(at + BLOCK_BYTES, wanted))
+      const blockIndex = firstBlock + at / BLOCK_BYTES
+      const good = at + block.length <= count && (await this.#check(blockIndex, block))
+      if (!good) throw new DfsError('corrupt', `block ${blockIndex} of ${this.#path} fails its checksum`)
+    }
+    return target.subarray(0, wanted)
+  }
+
+  /** The CRC32 of the first bytes, whole blocks, by what the sidecar says; undefined if it does not tell. */
+  async crc32Of(bytes: number): Promise<number | undefined> {
+    if (bytes % BLOCK_BYTES !== 0 || bytes > this.sizeBytes || !hasSidecar(this.sizeBytes)) return undefined
+    let sum = 0
+    for (let blockIndex = 0; blockIndex < bytes / BLOCK_BYTES; blockIndex++) {
+      const sums = await this.#sumsOf(blockIndex)
+      if (sums?.sumOf !== crc32) return undefined
+      sum = joinedCrc32(sum, crcIn(sums, blockIndex), BLOCK_SHIFT)
+    }
+    return sum
   }
 
   async close(): Promise<void> {
@@ -46,19 +69,17 @@ export class StoredFile {
 
   async #check(blockIndex: number, block: Buffer): Promise<boolean> {
     if (!hasSidecar(this.sizeBytes)) return crc32(block) === this.crc32
-    const expected = await this.#expectedCrc(blockIndex)
-    return expected !== undefined && crc32c(block) === expected
+    const sums = await this.#sumsOf(blockIndex)
+    return sums !== undefined && sums.sumOf(block) === crcIn(sums, blockIndex)
   }
 
-  async #expectedCrc(blockIndex: number): Promise<number | undefined> {
-    if (this.#sums === undefined || !within(this.#sums, blockIndex)) {
-      this.#sums = await this.#readSums(blockIndex)
-    }
-    if (this.#sums === undefined || !within(this.#sums, blockIndex)) return undefined
-    return this.#sums.crcs.readUInt32BE((blockIndex - this.#sums.firstBlock) * 4)
+  /** The part of the sidecar that has a block's CRC; undefined if there is none. */
+  async #sumsOf(blockIndex: number): Promise<Sums | undefined> {
+    if (this.#sums === undefined || !within(this.#sums, blockIndex)) this.#sums = await this.#readSums(blockIndex)
+    return this.#sums !== undefined && within(this.#sums, blockIndex) ? this.#sums : undefined
   }
 
-  async #readSums(firstBlock: number): Promise<{ firstBlock: number; crcs: Buffer } | undefined> {
+  async #readSums(firstBlock: number): Promise<Sums | undefined> {
     const sidecar = await this.#disk.open(sidecarPath(this.#path), 'read').catch(error => {
       // A missing sidecar makes every block doubtful for ever; a disk that fails may answer the next time.
       if (error.errno !== 'ENOENT') throw error
@@ -67,17 +88,22 @@ export class StoredFile {
     try {
       const head = Buffer.alloc(SIDECAR_HEADER_BYTES)
       await sidecar.read(head, 0)
-      if (!isSidecarOf(head, this.sizeBytes)) return undefined
+      const sumOf = sumOfBlocks(head, this.sizeBytes)
+      if (sumOf === undefined) return undefined
       const crcs = Buffer.alloc(CRCS_READ * 4)
       const count = await sidecar.read(crcs, crcOffset(firstBlock))
-      return { firstBlock, crcs: crcs.subarray(0, count - (count % 4)) }
+      return { firstBlock, crcs: crcs.subarray(0, count - (count % 4)), sumOf }
     } finally {
       await sidecar.close()
     }
   }
 }
 
-function within(sums: { firstBlock: number; crcs: Buffer }, blockIndex: number): boolean {
+function crcIn({ firstBlock, crcs }: Sums, blockIndex: number): number {
+  return crcs.readUInt32BE((blockIndex - firstBlock) * 4)
+}
+
+function within(sums: Sums, blockIndex: number): boolean {
   const at = blockIndex - sums.firstBlock
   return at >= 0 && at < sums.crcs.length / 4
 }

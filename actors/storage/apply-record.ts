@@ -11,8 +11,10 @@ import {
   type SyncRunFields,
   writePeerPosition,
 } from '../../protocol/sync-bodies.ts'
+import { FrameCutError } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
-import { checkContent } from '../../store/incoming-file.ts'
+import { SocketError } from '../../runtime/world.ts'
+import { checkContent, type IncomingFile } from '../../store/incoming-file.ts'
 import { SLOT_BYTES_MAX, stateOf } from '../../store/slot.ts'
 import type { Shipment, ShippedRecord } from '../../store/store.ts'
 import { admitFile, type PortContext } from './port-context.ts'
@@ -35,13 +37,14 @@ export async function syncPosition(
   if (group !== context.store.group) throw new DfsError('forbidden', `this is group ${context.store.group}`)
   const source = await context.store.settleSource({ storageId, epoch: asking.epoch, incarnation: asking.incarnation })
   const { epoch, sequence } = context.store.position(storageId) ?? { epoch: 0, sequence: 0 }
-  return { status: 0, parts: [writePeerPosition({ incarnation, epoch, sequence, source })] }
+  const partial = await context.partials.offer(storageId, asking.epoch, { epoch, sequence })
+  return { status: 0, parts: [writePeerPosition({ incarnation, epoch, sequence, source, partial })] }
 }
 
 /** Applies one record, 206; answers when it is durable. The next one may be read as soon as this one's bytes are here. */
 export async function syncRecord(context: PortContext, request: FrameRequest): Promise<FrameReply> {
   expectPeer(request)
-  const { store, counts } = context
+  const { store, counts, partials } = context
   if (request.lengthBytes < SYNC_RECORD_FIXED_BYTES) throw new DfsError('bad_request', 'the record is cut short')
   const fields = readSyncRecord(await request.body.bytes(SYNC_RECORD_FIXED_BYTES))
   if (fields.lineBytes > RECORD_BYTES_MAX) throw new DfsError('bad_request', 'the line is too long')
@@ -50,19 +53,17 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const parts = shipped.file
 
   if (fields.content !== 'file') {
+    await partials.take(shipped, 0)
     request.bodyTaken()
     await store.apply([{ shipped, content: undefined }])
     counts.applied++
     return { status: 0 }
   }
-  const file = await store.receive(parts.storePathIndex, request.body.bodyLeft)
-  await receiveInto(context, file, target => request.body.readBody(target))
-  try {
-    checkContent(file, parts.sizeBytes, parts.crc32)
-  } catch (error) {
-    await file.discard()
-    throw error
-  }
+  const begun = await partials.take(shipped, fields.offset)
+  if (begun === undefined && fields.offset > 0) throw new DfsError('unavailable', 'the file does not begin here')
+  const file = begun ?? (await store.receive(parts.storePathIndex, request.body.bodyLeft))
+  const receive = () => receiveFile(context, request, shipped, file)
+  await partials.receive(fields.storageId, receive, () => request.connection.drop())
   const { sizeBytes } = file
   // The order of records is the order of these calls: the next request is read only after this one.
   const applied = store.apply([{ shipped, content: file }])
@@ -71,6 +72,19 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   counts.applied++
   counts.appliedBytes += sizeBytes
   return { status: 0 }
+}
+
+/** Receives and checks a file, or the rest of it. What a connection that breaks off leaves is kept for the next one. */
+async function receiveFile(context: PortContext, { body }: FrameRequest, shipped: ShippedRecord, file: IncomingFile) {
+  try {
+    await receiveInto(context, file, target => body.readBody(target))
+    checkContent(file, shipped.file.sizeBytes, shipped.file.crc32)
+  } catch (error) {
+    const isCutOff = error instanceof FrameCutError || error instanceof SocketError
+    if (isCutOff && file.sizeBytes > 0) await context.partials.keep(shipped, file)
+    else await file.discard()
+    throw error
+  }
 }
 
 /** Applies records that follow each other, 207; answers when all of them are durable. */

@@ -7,6 +7,7 @@ import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
+import { readPieces } from '../../store/read-pieces.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { askAbout, askOthers } from './absence.ts'
 import { admitFile, admitGroup, type PortContext } from './port-context.ts'
@@ -16,6 +17,8 @@ const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
 
 /** What is passed on at a time when memory is short: as many of these as there are connections. */
 const RELAY_BYTES = 16 * 1024
+
+const NOTHING = Buffer.alloc(0)
 
 /** What is asked for; a length of 0 means "to the end". */
 interface Wanted {
@@ -129,7 +132,7 @@ function noteCorruption(context: PortContext, name: string, error: Error): void 
   context.onCorruption(name, error)
 }
 
-/** Answers from an open file. The first block is read and checked before the reply begins, so that its status is true. */
+/** Answers from an open file. The first piece is read and checked before the reply begins, so that its status is true. */
 async function serveLocal(
   context: PortContext,
   file: StoredFile,
@@ -138,79 +141,52 @@ async function serveLocal(
 ): Promise<FrameReply> {
   const { from, until } = rangeOf(file.sizeBytes, wanted)
   context.counts.downloadBytes += until - from
-  if (from === until) {
+  const pieces = readPieces(file, context.blocks, { from, until })
+  const release = async () => {
+    await pieces.return()
     await file.close()
-    return { status: 0 }
   }
-  const block = await context.blocks.acquire()
-  try {
-    const first = await readChecked(context, file, wanted.name, Math.floor(from / BLOCK_BYTES), block)
-    const head = first.subarray(from % BLOCK_BYTES, Math.min(first.length, (from % BLOCK_BYTES) + until - from))
-    const release = async () => {
-      context.blocks.release(block)
-      await file.close()
-    }
-    if (head.length === until - from) return { status: 0, parts: [head], release }
-    const rest = { from: from + head.length, until }
-    const stream = async (send: Send) => {
-      await send([head])
-      await streamRest(context, file, parts, wanted, rest, block, send)
-    }
-    return { status: 0, lengthBytes: until - from, stream, release }
-  } catch (error) {
-    context.blocks.release(block)
-    throw error
+  const first = await nextPiece(context, wanted.name, pieces)
+  if (first.length === until - from) return { status: 0, parts: [first], release }
+  const stream = async (send: Send) => {
+    await send([first])
+    await streamRest(context, parts, wanted, { from: from + first.length, until }, pieces, send)
   }
+  return { status: 0, lengthBytes: until - from, stream, release }
 }
 
-/** Streams further blocks; while one is sent, the next is read. A bad block is replaced by what a peer has. */
+/** Streams further pieces. From a bad block on, a peer sends what it has. */
 async function streamRest(
   context: PortContext,
-  file: StoredFile,
   parts: FileNameParts,
   wanted: Wanted,
   rest: { from: number; until: number },
-  block: Buffer,
+  pieces: AsyncGenerator<Buffer, void, void>,
   send: Send,
 ): Promise<void> {
-  const spare = context.blocks.tryAcquire()
-  let sending: Promise<void> = Promise.resolve()
-  let target = spare ?? block
   let at = rest.from
-  try {
-    while (at < rest.until) {
-      if (spare === undefined) await sending
-      let piece: Buffer
-      try {
-        const read = await readChecked(context, file, wanted.name, at / BLOCK_BYTES, target)
-        piece = read.subarray(0, Math.min(read.length, rest.until - at))
-      } catch (error) {
-        await sending
-        if (toDfsError(error).code !== 'corrupt') throw error
-        return await streamFromPeer(context, parts, { ...wanted, offset: at, length: rest.until - at }, send)
-      }
-      await sending
-      sending = send([piece])
-      // The rejection is for the next await; until then nobody else looks.
-      sending.catch(ignore)
-      at += piece.length
-      if (spare !== undefined) target = target === spare ? block : spare
+  while (at < rest.until) {
+    let piece: Buffer
+    try {
+      piece = await nextPiece(context, wanted.name, pieces)
+    } catch (error) {
+      if (toDfsError(error).code !== 'corrupt') throw error
+      return await streamFromPeer(context, parts, { ...wanted, offset: at, length: rest.until - at }, send)
     }
-    await sending
-  } finally {
-    await sending.catch(ignore)
-    if (spare !== undefined) context.blocks.release(spare)
+    await send([piece])
+    at += piece.length
   }
 }
 
-async function readChecked(context: PortContext, file: StoredFile, name: string, index: number, target: Buffer) {
+/** The next piece of a file; none of an empty one. */
+async function nextPiece(context: PortContext, name: string, pieces: AsyncGenerator<Buffer, void, void>) {
   try {
-    return await file.readBlock(index, target)
+    return (await pieces.next()).value ?? NOTHING
   } catch (error) {
     noteCorruption(context, name, error as Error)
     if (error instanceof DfsError) throw error
-    // A block that cannot be read at all is treated as one that reads wrong.
-    throw new DfsError('corrupt', `block ${index} of ${name} cannot be read`, { cause: error })
+    // A piece that cannot be read at all is treated as one that reads wrong.
+    throw new DfsError('corrupt', `${name} cannot be read`, { cause: error })
   }
 }
 
@@ -285,5 +261,3 @@ function rangeOf(sizeBytes: number, { offset, length }: Wanted): { from: number;
   }
   return { from: offset, until: length === 0 ? sizeBytes : Math.min(sizeBytes, offset + length) }
 }
-
-function ignore(): void {}

@@ -7,6 +7,7 @@ import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { FrameReply } from '../../runtime/frame-server.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
+import type { PartialFiles } from '../../store/partial-files.ts'
 import { isSlotName } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
 
@@ -30,6 +31,8 @@ export interface PortCounts {
 export interface PortContext {
   readonly store: Store
   readonly blocks: BlockPool
+  /** Files of sources that were cut off. */
+  readonly partials: PartialFiles
   readonly pool: FramePool
   readonly log: Log
   readonly counts: PortCounts

@@ -31,6 +31,7 @@ import type { Credentials } from '../../runtime/secrets.ts'
 import type { Endpoint } from '../../runtime/world.ts'
 import { BlockPool } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
+import { PartialFiles } from '../../store/partial-files.ts'
 import type { Store } from '../../store/store.ts'
 import { BinlogFeed } from './binlog-feed.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
@@ -87,6 +88,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   log.info({ storageId, group, epoch: store.epoch, end: store.end.sequence, ...recovery }, 'the store is recovered')
 
   const blocks = new BlockPool()
+  const partials = new PartialFiles(timers, blocks)
   const pool = new FramePool({
     sockets: world.sockets,
     clock: world.clock,
@@ -130,6 +132,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   const portContext: PortContext = {
     store,
     blocks,
+    partials,
     pool,
     log,
     counts,
@@ -310,6 +313,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     }
     actor.stop()
     pool.close()
+    await partials.clear()
     await store.close()
     await lock.release()
     await bus?.drain()

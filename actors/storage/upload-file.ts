@@ -15,12 +15,16 @@ import { COMMANDS, readString } from '../../protocol/frame.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { isFull } from '../../runtime/world.ts'
+import { PIECE_BYTES } from '../../store/block-pool.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
 import type { PortContext } from './port-context.ts'
 
 /** Fills a buffer with the next bytes of an upload; fewer than it holds only at the end. */
 export type UploadBody = (target: Buffer) => Promise<number>
+
+/** Pieces on their way to the disk while the next one is received: more only take memory. */
+const WRITES_MAX = 2
 
 /** FastDFS's upload, 11: the size comes first. */
 export function uploadFile(context: PortContext, request: FrameRequest, uploadId?: string): Promise<FrameReply> {
@@ -117,7 +121,12 @@ async function upload(
   const { store, counts } = context
   const { extension, uploadId } = fields
   const file = await store.receive(fields.storePathIndex, fields.sizeBytes)
-  await receiveInto(context, file, body)
+  try {
+    await receiveInto(context, file, body)
+  } catch (error) {
+    await file.discard()
+    throw error
+  }
   request.bodyTaken()
   const { sizeBytes } = file
   const name = await store.create(file, { extension, uploadId })
@@ -127,34 +136,38 @@ async function upload(
 }
 
 /**
- * Moves a body into a temporary file; receiving the next block and writing the last go on side by side. A file that
- * did not arrive whole is thrown away.
+ * Moves a body into a temporary file; while the last pieces are written, the next is received. When it rejects, nothing is
+ * under way any more; of what broke off, the file has full blocks.
  */
-export async function receiveInto(context: PortContext, file: IncomingFile, body: UploadBody): Promise<void> {
-  const { blocks } = context
-  let block = await blocks.acquire()
-  let spare = blocks.tryAcquire()
-  let writing: Promise<void> = Promise.resolve()
+export async function receiveInto({ blocks }: PortContext, file: IncomingFile, body: UploadBody): Promise<void> {
+  const writing: Promise<void>[] = []
+  const waitUntilLeft = async (count: number) => {
+    for (; writing.length > count; writing.shift()) await writing[0]
+  }
   try {
-    for (;;) {
-      const count = await body(block)
-      await writing
-      if (count === 0) break
-      writing = file.write(block.subarray(0, count))
-      if (spare === undefined) await writing
-      else [block, spare] = [spare, block]
-      // The rejection is for the await above; until then nobody else looks.
-      writing.catch(ignore)
-      if (count < block.length) break
+    for (let isMore = true; isMore; ) {
+      await waitUntilLeft(WRITES_MAX)
+      let piece = blocks.trySpare()
+      if (piece === undefined) {
+        // Whoever holds a buffer must not wait for one.
+        await waitUntilLeft(0)
+        piece = await blocks.acquirePiece(PIECE_BYTES)
+      }
+      const count = await body(piece).catch(error => {
+        blocks.release(piece)
+        throw error
+      })
+      const written = file.write(piece.subarray(0, count)).finally(() => blocks.release(piece))
+      // The rejection is for those who wait; until then nobody else looks.
+      written.catch(ignore)
+      writing.push(written)
+      isMore = count === piece.length
     }
-    await writing
+    await waitUntilLeft(0)
   } catch (error) {
-    await writing.catch(ignore)
-    await file.discard()
-    throw spaceError(error)
-  } finally {
-    blocks.release(block)
-    if (spare !== undefined) blocks.release(spare)
+    // A write that failed says more than a connection that broke.
+    const failed = (await Promise.allSettled(writing)).find(({ status }) => status === 'rejected')
+    throw spaceError(failed === undefined ? error : (failed as PromiseRejectedResult).reason)
   }
 }
 

@@ -3,6 +3,7 @@ import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import {
+  type PartialFile,
   readPeerPosition,
   SYNC_POSITION_REPLY_BYTES,
   writeSyncPosition,
@@ -16,7 +17,7 @@ import { DiskError } from '../../runtime/world.ts'
 import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
-import { blockCount } from '../../store/sidecar.ts'
+import { readPieces } from '../../store/read-pieces.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { Run } from './ship-run.ts'
@@ -63,7 +64,8 @@ export interface ReplayContext {
 export async function replayBinlog(context: ReplayContext, peer: Peer, known: PeerMark | undefined): Promise<PeerMark> {
   const { store } = context
   const client = await context.pool.connection({ host: peer.ip, port: peer.port })
-  let mark = await startingMark(context, client, known)
+  const { partial, ...starting } = await startingMark(context, client, known)
+  let mark: PeerMark = starting
   const underWay: { sequence: number; records: number; done: Promise<unknown> }[] = []
   let recordsUnderWay = 0
   let sinceProgress = 0
@@ -113,7 +115,7 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
           if (!isShipped(next.record) || run.add(next)) continue
           await shipRun()
           if (run.add(next)) continue
-          const { done } = await shipFile(context, client, next, shipped)
+          const { done } = await shipFile(context, client, next, shipped, partial)
           await note(next.record.sequence, 1, done)
         }
       }
@@ -138,12 +140,12 @@ async function startingMark(
   context: ReplayContext,
   client: FrameClient,
   known: PeerMark | undefined,
-): Promise<PeerMark> {
+): Promise<PeerMark & { partial: PartialFile }> {
   const { store } = context
   const answer = await client.request(COMMANDS.syncPosition, writeSyncPosition(store))
   if (answer.length !== SYNC_POSITION_REPLY_BYTES) throw new DfsError('bad_request', 'the peer answers in riddles')
   const position = readPeerPosition(answer)
-  const { incarnation, source } = position
+  const { incarnation, source, partial } = position
   if (source.epoch >= store.epoch && source.incarnation !== store.incarnation) {
     context.onEpochTooOld(source.epoch + 1)
     throw new DfsError('epoch_too_old', `the peer takes records of another life, in epoch ${source.epoch}`)
@@ -155,46 +157,58 @@ async function startingMark(
   const applied = position.epoch === store.epoch ? position.sequence : 0
   // Behind the last record shipped lie only records of others: they need not be read again.
   const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied
-  return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied }
+  return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied, partial }
 }
 
-/** Ships the record of a file that is a frame of its own; `done` resolves when it is durable at the peer. */
+/**
+ * Ships the record of a file that is a frame of its own; `done` resolves when it is durable at the peer. Of the file that
+ * was cut off last time the rest, if what the peer has of it is what we have.
+ */
 async function shipFile(
   context: ReplayContext,
   client: FrameClient,
   { record, line }: ReadRecord,
   previous: number,
+  partial: PartialFile,
 ): Promise<{ done: Promise<unknown> }> {
   const { store } = context
   // A file that is gone was deleted meanwhile; one that cannot be read must not keep all others from the peer.
   const goesWithout = isUnreadable(context, record.name)
-  const file = goesWithout ? undefined : await store.open(record.name).catch(error => fail(context, record.name, error))
+  const file = goesWithout
+    ? undefined
+    : await store.open(record.name, 'once').catch(error => fail(context, record.name, error))
   const content = file !== undefined ? 'file' : goesWithout ? 'unreadable' : 'none'
-  const head = writeSyncRecord({ storageId: store.storageId, content, previous }, line)
+  const offset = file !== undefined && partial.sequence === record.sequence ? await sharedBytes(file, partial) : 0
+  const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset }, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
-  const bytes = head.length + file.sizeBytes
-  const source: BodySource = send => sendFile(context, record.name, file, head, send)
+  const bytes = head.length + file.sizeBytes - offset
+  const source: BodySource = send => sendFile(context, record.name, file, offset, head, send)
   return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
+}
+
+/** How many bytes of a file need not be sent; none if what is there cannot be compared. */
+async function sharedBytes(file: StoredFile, { bytes, crc32 }: PartialFile): Promise<number> {
+  const sum = await file.crc32Of(bytes).catch(ignore)
+  return sum === crc32 ? bytes : 0
 }
 
 async function sendFile(
   context: ReplayContext,
   name: string,
   file: StoredFile,
+  from: number,
   head: Buffer,
   send: (parts: readonly Uint8Array[]) => Promise<void>,
 ): Promise<void> {
-  const block = await context.blocks.acquire()
   try {
-    if (file.sizeBytes === 0) await send([head])
-    for (let index = 0; index < blockCount(file.sizeBytes); index++) {
-      const checked = await file.readBlock(index, block)
-      await send(index === 0 ? [head, checked] : [checked])
+    let prefix: readonly Uint8Array[] = [head]
+    for await (const piece of readPieces(file, context.blocks, { from, until: file.sizeBytes })) {
+      await send([...prefix, piece])
+      prefix = []
     }
+    if (prefix.length > 0) await send(prefix)
   } catch (error) {
     fail(context, name, error)
-  } finally {
-    context.blocks.release(block)
   }
 }
 

@@ -36,17 +36,22 @@ describe('body of syncPosition', () => {
     )
   })
 
-  it('is answered with an incarnation, a position, and the life of the source', () => {
+  it('is answered with an incarnation, a position, the life of the source, and what there is of a file', () => {
     const incarnation = '00112233445566778899aabbccddeeff'
     const source = { epoch: 3, incarnation: LIFE }
-    const body = writePeerPosition({ incarnation, epoch: 2, sequence: 2 ** 32 + 5, source })
-    expect(body.toString('hex')).to.equal(`${incarnation}000000000000000200000001000000050000000000000003${LIFE}`)
+    const partial = { sequence: 7, bytes: 2 ** 33, crc32: 0xcbf43926 }
+    const body = writePeerPosition({ incarnation, epoch: 2, sequence: 2 ** 32 + 5, source, partial })
+    const rest = '00000000000000070000000200000000cbf43926'
+    expect(body.toString('hex')).to.equal(
+      `${incarnation}000000000000000200000001000000050000000000000003${LIFE}${rest}`,
+    )
     expect(body).to.have.length(SYNC_POSITION_REPLY_BYTES)
     const positions = fc.record({
       incarnation: fc.stringMatching(/^[0-9a-f]{32}$/),
       epoch: fc.maxSafeNat(),
       sequence: fc.maxSafeNat(),
       source: lives,
+      partial: fc.record({ sequence: fc.maxSafeNat(), bytes: fc.maxSafeNat(), crc32: fc.nat(0xffffffff) }),
     })
     fc.assert(
       fc.property(positions, made => void expect(readPeerPosition(writePeerPosition(made))).to.deep.equal(made)),
@@ -55,9 +60,10 @@ describe('body of syncPosition', () => {
 })
 
 describe('body of syncRecord', () => {
-  it('is a storage id, a flag, the sequence before it and a line', () => {
-    const body = writeSyncRecord({ storageId: 7, content: 'file', previous: 41 }, '1 42')
-    expect(body.toString('hex')).to.equal('00000007' + '01' + '0000000000000029' + '0004' + '31203432')
+  it('is a storage id, a flag, the sequence before it, an offset and a line', () => {
+    const body = writeSyncRecord({ storageId: 7, content: 'file', previous: 41, offset: 2 ** 32 }, '1 42')
+    const fields = ['00000007', '01', '0000000000000029', '0000000100000000', '0004', '31203432']
+    expect(body.toString('hex')).to.equal(fields.join(''))
   })
 
   it('is read back as it was written', () => {
@@ -65,6 +71,7 @@ describe('body of syncRecord', () => {
       storageId: storageIds,
       content: fc.constantFrom('none' as const, 'file' as const, 'unreadable' as const),
       previous: fc.maxSafeNat(),
+      offset: fc.maxSafeNat(),
     })
     fc.assert(
       fc.property(fields, fc.stringMatching(/^[ -~]{0,511}$/), (made, line) => {

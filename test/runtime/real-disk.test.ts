@@ -1,10 +1,12 @@
-import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { constants, existsSync } from 'node:fs'
+import { mkdir, mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { realDisk } from '../../runtime/real-disk.ts'
 import type { DiskLock } from '../../runtime/world.ts'
+import { BlockPool, PIECE_BYTES } from '../../store/block-pool.ts'
+import { SeededRandom } from '../simulation/seeded-random.ts'
 
 describe('the lock of a directory', () => {
   let root: string
@@ -78,4 +80,60 @@ describe('the lock of a directory', () => {
       })
     }
   }
+})
+
+describe('a file that goes past the page cache', () => {
+  let root: string
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'natsdfs-disk-'))
+  })
+  afterEach(() => rm(root, { recursive: true }))
+
+  /** How many files of this process go past the page cache; undefined where the system does not tell. */
+  async function directFiles(): Promise<number | undefined> {
+    if (constants.O_DIRECT === undefined || !existsSync('/proc/self/fdinfo')) return undefined
+    const infos = await Promise.all(
+      (await readdir('/proc/self/fdinfo')).map(fd => readFile(`/proc/self/fdinfo/${fd}`, 'utf8').catch(() => '')),
+    )
+    const flags = infos.map(info => Number.parseInt(/flags:\s*(\d+)/.exec(info)?.[1] ?? '0', 8))
+    return flags.filter(flag => (flag & constants.O_DIRECT) !== 0).length
+  }
+
+  it('has the bytes that were written, whatever begins or ends at a page and what does not', async () => {
+    const random = new SeededRandom('direct')
+    const piece = new BlockPool().tryAcquire(PIECE_BYTES)!
+    const path = join(root, 'file')
+    const file = await realDisk.open(path, 'create', 'direct')
+    const copy = Buffer.alloc(2 * PIECE_BYTES)
+    const pages = (limit: number) => random.below(limit / 4096) * 4096
+    const some = (limit: number) => pages(limit) + (random.below(3) === 0 ? random.below(4096) : 0)
+    let sizeBytes = 0
+    for (let i = 0; i < 200; i++) {
+      // A buffer that begins anywhere is what the system refuses, and what is not tried again.
+      const [offset, from] = [some(PIECE_BYTES), i < 150 ? pages(PIECE_BYTES) : some(PIECE_BYTES)]
+      const bytes = piece.subarray(from, from + some(PIECE_BYTES))
+      if (random.below(2) === 0) {
+        random.bytes(bytes.length).copy(bytes)
+        bytes.copy(copy, offset)
+        sizeBytes = Math.max(sizeBytes, bytes.length > 0 ? offset + bytes.length : 0)
+        await file.write([bytes], offset)
+      } else {
+        const expected = copy.subarray(0, sizeBytes).subarray(offset, offset + bytes.length)
+        expect(await file.read(bytes, offset)).to.equal(expected.length)
+        expect(bytes.subarray(0, expected.length).equals(expected), `read ${i}`).to.equal(true)
+      }
+    }
+    await file.sync()
+    await file.close()
+    expect((await readFile(path)).equals(copy.subarray(0, sizeBytes))).to.equal(true)
+  })
+
+  it('lets go of it when it is closed', async () => {
+    const before = await directFiles()
+    const file = await realDisk.open(join(root, 'file'), 'create', 'direct')
+    const during = await directFiles()
+    if (before !== undefined) expect(during).to.equal(before + 1)
+    await file.close()
+    expect(await directFiles()).to.equal(before)
+  })
 })

@@ -83,7 +83,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     about: 'a mark is believed though the peer came back as another incarnation',
     file: 'actors/sync/replay-binlog.js',
     find: 'const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied;',
-    replace: 'if (known !== undefined) return { ...known, incarnation }; const stillTrue = false;',
+    replace: 'if (known !== undefined) return { ...known, incarnation, partial }; const stillTrue = false;',
     seed: 16,
   },
   {

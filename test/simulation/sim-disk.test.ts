@@ -89,6 +89,10 @@ async function realHarness(): Promise<DiskHarness> {
 }
 
 diskContract('the real disk', realHarness)
+diskContract('the real disk past the page cache', async () => {
+  const harness = await realHarness()
+  return { ...harness, disk: { ...realDisk, open: (path, mode) => realDisk.open(path, mode, 'direct') } }
+})
 diskContract('the simulated disk', machineHarness)
 
 describe('the simulated disk, call by call', () => {

@@ -16,7 +16,7 @@ const SIZES: readonly (readonly [min: number, max: number])[] = [
   [1, 40 * KIB],
   [1, 40 * KIB],
   [256 * KIB - 1, 256 * KIB + 2],
-  [1, 700 * KIB],
+  [1, 2500 * KIB],
 ]
 const SMALL: typeof SIZES = [[1, 4 * KIB]]
 const BURST_UPLOADS_MAX = 12

@@ -1,5 +1,5 @@
 import { expect } from 'chai'
-import { BLOCK_BYTES, BlockPool } from '../../store/block-pool.ts'
+import { BLOCK_BYTES, BlockPool, PIECE_BYTES } from '../../store/block-pool.ts'
 
 describe('block pool', () => {
   it('gives out no more blocks than it may, and the next to who waited first', async () => {
@@ -53,5 +53,15 @@ describe('block pool', () => {
     const [first, second] = [pool.acquire(2 * BLOCK_BYTES), pool.acquire(2 * BLOCK_BYTES)]
     pool.release(await first)
     expect((await second).length).to.be.at.least(2 * BLOCK_BYTES)
+  })
+  it('gives pieces while at most half of it is taken, then blocks, and nothing to who has some', async () => {
+    const pool = new BlockPool(8 * PIECE_BYTES)
+    expect(await pool.acquirePiece(BLOCK_BYTES)).to.have.length(BLOCK_BYTES)
+    for (let i = 0; i < 2; i++) expect(await pool.acquirePiece(BLOCK_BYTES + 1)).to.have.length(PIECE_BYTES)
+    for (let i = 0; i < 2; i++) expect(pool.trySpare()).to.have.length(PIECE_BYTES)
+    expect(pool.trySpare()).to.equal(undefined)
+    const left = pool.tryAcquire(BLOCK_BYTES)!
+    expect(await pool.acquirePiece(100 * PIECE_BYTES)).to.have.length(BLOCK_BYTES)
+    pool.release(left)
   })
 })

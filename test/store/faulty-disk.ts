@@ -100,8 +100,8 @@ export class FaultyDisk implements Disk {
     return this.trace.findIndex((entry, i) => i >= from && entry.phase === phase && matches(entry, pattern))
   }
 
-  async open(path: string, mode: 'read' | 'create' | 'update'): Promise<DiskFile> {
-    const file = await this.#call({ action: 'open', path, mode }, () => this.#disk.open(path, mode))
+  async open(path: string, mode: 'read' | 'create' | 'update', way?: 'direct'): Promise<DiskFile> {
+    const file = await this.#call({ action: 'open', path, mode }, () => this.#disk.open(path, mode, way))
     return this.#wrap(file, path)
   }
 

@@ -169,7 +169,7 @@ export async function readAll(file: StoredFile): Promise<Buffer> {
   try {
     const target = Buffer.alloc(BLOCK_BYTES)
     const blocks: Buffer[] = []
-    for (let i = 0; i < blockCount(file.sizeBytes); i++) blocks.push(Buffer.from(await file.readBlock(i, target)))
+    for (let i = 0; i < blockCount(file.sizeBytes); i++) blocks.push(Buffer.from(await file.readBlocks(i, target)))
     return Buffer.concat(blocks)
   } finally {
     await file.close()

@@ -1,10 +1,11 @@
 import { readdir, readFile, stat, truncate, unlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { crc32c } from '@node-rs/crc32'
 import { expect } from 'chai'
 import { realWorld } from '../../runtime/real-world.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { checkContent, IncomingFile } from '../../store/incoming-file.ts'
-import { blockCount, SIDECAR_HEADER_BYTES, SidecarWriter, sidecarPath } from '../../store/sidecar.ts'
+import { blockCount, crcOffset, SIDECAR_HEADER_BYTES, SidecarWriter, sidecarPath } from '../../store/sidecar.ts'
 import { StorePath } from '../../store/store-path.ts'
 import { StoredFile } from '../../store/stored-file.ts'
 import { FaultyDisk } from './faulty-disk.ts'
@@ -35,7 +36,7 @@ describe('file on its way in and back', () => {
     const blocks: (Buffer | string)[] = []
     for (let i = 0; i < blockCount(content.length); i++) {
       const target = Buffer.alloc(BLOCK_BYTES)
-      blocks.push(await file.readBlock(i, target).catch(error => (error as { code: string }).code))
+      blocks.push(await file.readBlocks(i, target).catch(error => (error as { code: string }).code))
     }
     await file.close()
     return blocks
@@ -118,10 +119,22 @@ describe('file on its way in and back', () => {
     const file = await open(await store(content), content)
     for (const action of ['open', 'read'] as const) {
       disk.fail({ action, path: /~sum$/ }, 'EIO')
-      const refused = await rejection(file.readBlock(1, Buffer.alloc(BLOCK_BYTES)))
+      const refused = await rejection(file.readBlocks(1, Buffer.alloc(BLOCK_BYTES)))
       expect(refused, action).to.include({ name: 'DiskError', errno: 'EIO' })
     }
     expect((await readAll(file)).equals(content)).to.equal(true)
+  })
+
+  it('is checked by the CRC32C of its blocks if its sidecar is of version 1', async () => {
+    const content = contentOf(2 * BLOCK_BYTES)
+    const path = await store(content)
+    const sidecar = await readFile(sidecarPath(path))
+    sidecar.writeUInt32BE(1, 4)
+    await writeFile(sidecarPath(path), sidecar)
+    expect(await blocksOf(path, content)).to.deep.equal(['corrupt', 'corrupt'])
+    for (const i of [0, 1]) sidecar.writeUInt32BE(crc32c(blockOf(content, i)), crcOffset(i))
+    await writeFile(sidecarPath(path), sidecar)
+    expect(await blocksOf(path, content)).to.deep.equal([blockOf(content, 0), blockOf(content, 1)])
   })
 
   it('is refused where it is cut short itself', async () => {
@@ -153,8 +166,8 @@ describe('file on its way in and back', () => {
     await writeFile(sidecarPath(path), writer.encode(blocks * BLOCK_BYTES))
     const file = await StoredFile.open(disk, path, blocks * BLOCK_BYTES, 0)
     const target = Buffer.alloc(BLOCK_BYTES)
-    expect(await rejection(file.readBlock(blocks - 1, target))).to.include({ code: 'corrupt' })
-    expect((await file.readBlock(0, target)).equals(block)).to.equal(true)
+    expect(await rejection(file.readBlocks(blocks - 1, target))).to.include({ code: 'corrupt' })
+    expect((await file.readBlocks(0, target)).equals(block)).to.equal(true)
     await file.close()
     expect(disk.count({ action: 'open', path: /large~sum$/ })).to.equal(2)
   })
