@@ -46,7 +46,7 @@ async function uploadSmall(
     const content = slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + sizeBytes)
     await request.body.readBody(content)
     request.bodyTaken()
-    const name = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
+    const { name } = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
     counts.uploads++
     counts.uploadBytes += sizeBytes
     return acknowledge(context, name)
@@ -105,7 +105,7 @@ async function upload(
   await receiveInto(context, file, body)
   request.bodyTaken()
   const { sizeBytes } = file
-  const name = await store.create(file, { extension, uploadId })
+  const { name } = await store.create(file, { extension, uploadId })
   counts.uploads++
   counts.uploadBytes += sizeBytes
   return acknowledge(context, name)
