@@ -4,11 +4,12 @@ import {
   EXTENSION_FIELD_BYTES,
   extensionError,
   readUploadFields,
+  readUploadHead,
   UPLOAD_FIXED_BYTES,
-  UPLOAD_ID_BYTES,
+  UPLOAD_HEAD_BYTES,
   UPLOAD_STREAM_BYTES,
   type UploadFields,
-  writeGroupAndName,
+  type UploadHead,
 } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS, readString } from '../../protocol/frame.ts'
@@ -16,20 +17,25 @@ import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
+import type { Stored } from '../../store/store.ts'
+import { acknowledge, admitAck } from './acknowledge.ts'
 import type { PortContext } from './port-context.ts'
 
 /** Fills a buffer with the next bytes of an upload; fewer than it holds only at the end. */
 export type UploadBody = (target: Buffer) => Promise<number>
 
 /** FastDFS's upload, 11: the size comes first. */
-export async function uploadFile(context: PortContext, request: FrameRequest, uploadId?: string): Promise<FrameReply> {
+export async function uploadFile(context: PortContext, request: FrameRequest, head?: UploadHead): Promise<FrameReply> {
   const { body } = request
   if (body.bodyLeft < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const fields = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
   if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
-  admitUpload(context, fields)
-  if (context.store.packs(fields.sizeBytes)) return uploadSmall(context, request, fields, uploadId)
-  return upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
+  admitUpload(context, fields, head)
+  const uploadId = head?.uploadId
+  const stored = context.store.packs(fields.sizeBytes)
+    ? await uploadSmall(context, request, fields, uploadId)
+    : await upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
+  return acknowledge(context, stored, head)
 }
 
 /** One that goes into a segment is received as a whole, into the slot that it will have. */
@@ -38,7 +44,7 @@ async function uploadSmall(
   request: FrameRequest,
   fields: UploadFields,
   uploadId: string | undefined,
-): Promise<FrameReply> {
+): Promise<Stored> {
   const { store, blocks, counts } = context
   const { sizeBytes, extension, storePathIndex } = fields
   const slot = await blocks.acquire(slotBytesFor(sizeBytes))
@@ -46,34 +52,33 @@ async function uploadSmall(
     const content = slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + sizeBytes)
     await request.body.readBody(content)
     request.bodyTaken()
-    const { name } = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
+    const stored = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
     counts.uploads++
     counts.uploadBytes += sizeBytes
-    return acknowledge(context, name)
+    return stored
   } finally {
     blocks.release(slot)
   }
 }
 
-/** Our own upload, 202: the same behind an upload id, so that it may be sent again. */
+/** Our own upload, 202: the same behind a head, so that it may be sent again, and says who has to hold it. */
 export async function uploadOnce(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  if (request.lengthBytes < UPLOAD_ID_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
-  return uploadFile(context, request, (await request.body.bytes(UPLOAD_ID_BYTES)).toString('hex'))
+  if (request.lengthBytes < UPLOAD_HEAD_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
+  return uploadFile(context, request, readUploadHead(await request.body.bytes(UPLOAD_HEAD_BYTES)))
 }
 
 /** An upload whose length nobody knows yet, 203: data frames follow until an empty one. */
 export async function uploadStream(context: PortContext, request: FrameRequest): Promise<FrameReply> {
   if (request.lengthBytes !== UPLOAD_STREAM_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const fixed = await request.body.bytes(UPLOAD_STREAM_BYTES)
-  const fields = {
-    uploadId: fixed.toString('hex', 0, UPLOAD_ID_BYTES),
-    storePathIndex: fixed[UPLOAD_ID_BYTES]!,
-    sizeBytes: 0,
-    extension: readString(fixed, UPLOAD_ID_BYTES + 1, EXTENSION_FIELD_BYTES),
-  }
+  const extension = readString(fixed, UPLOAD_HEAD_BYTES + 1, EXTENSION_FIELD_BYTES)
+  const fields = { storePathIndex: fixed[UPLOAD_HEAD_BYTES]!, sizeBytes: 0, extension }
   try {
-    admitUpload(context, fields)
-    return await upload(context, request, fields, dataFrames(request.body))
+    const head = readUploadHead(fixed)
+    admitUpload(context, fields, head)
+    const { uploadId } = head
+    const stored = await upload(context, request, { ...fields, uploadId }, dataFrames(request.body))
+    return await acknowledge(context, stored, head)
   } catch (error) {
     // Data frames that are still coming belong to nothing any more.
     request.connection.endAfterReplies()
@@ -82,15 +87,12 @@ export async function uploadStream(context: PortContext, request: FrameRequest):
 }
 
 /** Throws if uploads are not taken now, or not with such an extension. */
-function admitUpload(context: PortContext, { extension }: Pick<UploadFields, 'extension'>): void {
+function admitUpload(context: PortContext, { extension }: UploadFields, head: UploadHead | undefined): void {
   const refused = context.uploadsRefused()
   if (refused !== undefined) throw new DfsError('unavailable', refused)
   const wrong = extensionError(extension)
   if (wrong !== undefined) throw wrong
-}
-
-function acknowledge({ store, acknowledged }: PortContext, name: string): FrameReply {
-  return { status: 0, parts: [writeGroupAndName(store.group, name)], ...acknowledged }
+  admitAck(context, head)
 }
 
 async function upload(
@@ -98,17 +100,17 @@ async function upload(
   request: FrameRequest,
   fields: UploadFields & { uploadId: string | undefined },
   body: UploadBody,
-): Promise<FrameReply> {
+): Promise<Stored> {
   const { store, counts } = context
   const { extension, uploadId } = fields
   const file = await store.receive(fields.storePathIndex, fields.sizeBytes)
   await receiveInto(context, file, body)
   request.bodyTaken()
   const { sizeBytes } = file
-  const { name } = await store.create(file, { extension, uploadId })
+  const stored = await store.create(file, { extension, uploadId })
   counts.uploads++
   counts.uploadBytes += sizeBytes
-  return acknowledge(context, name)
+  return stored
 }
 
 /**

@@ -15,6 +15,7 @@ import { DiskError } from '../../runtime/world.ts'
 import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
+import type { Replicas } from '../../store/replicas.ts'
 import { blockCount } from '../../store/sidecar.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
@@ -40,6 +41,7 @@ const PROGRESS_RECORDS = 500
 
 export interface ReplayContext {
   readonly store: Store
+  readonly replicas: Replicas
   readonly blocks: BlockPool
   readonly pool: FramePool
   readonly log: Log
@@ -55,9 +57,10 @@ export interface ReplayContext {
 
 /** Replays until the peer has everything that was durable when we looked last. Rejects on the first failure. */
 export async function replayBinlog(context: ReplayContext, peer: Peer, known: PeerMark | undefined): Promise<PeerMark> {
-  const { store } = context
+  const { store, replicas } = context
   const client = await context.pool.connection({ host: peer.ip, port: peer.port })
   let mark = await startingMark(context, client, known)
+  replicas.begin(peer.storageId, mark.sequence)
   const underWay: { sequence: number; records: number; done: Promise<unknown> }[] = []
   let recordsUnderWay = 0
   let sinceProgress = 0
@@ -81,8 +84,8 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   }
 
   const note = async (sequence: number, records: number, done: Promise<unknown>) => {
-    // A failure is met in order, by `confirm`; until then nobody else looks.
-    done.catch(ignore)
+    // Whoever waits for this peer is told at once. A failure is met in order, by `confirm`; until then nobody else looks.
+    done.then(() => replicas.confirm(peer.storageId, sequence)).catch(ignore)
     shipped = sequence
     underWay.push({ sequence, records, done })
     recordsUnderWay += records
@@ -114,6 +117,7 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       read = until
     }
     while (underWay.length > 0) await confirm()
+    replicas.confirm(peer.storageId, read)
   } catch (error) {
     // The peer may have any part of what was under way: the next session asks it.
     client.close()
@@ -190,7 +194,7 @@ async function sendFile(
 }
 
 /** Counts what keeps a file from being read, and throws as long as that may pass; then people are told. */
-function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: string, error: unknown): void {
+function noteUnreadable({ unreadable, replicas, onCorruption }: ReplayContext, name: string, error: unknown): void {
   // A disk that is missing as a whole is waited for: nothing is wrong with its files.
   const isFailing = error instanceof DiskError && error.errno !== 'ENODEV'
   if (isCorrupt(error) || isFailing) {
@@ -198,6 +202,7 @@ function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: strin
     const attempts = isCorrupt(error) ? READ_ATTEMPTS_MAX : (unreadable.get(name) ?? 0) + 1
     unreadable.set(name, attempts)
     if (attempts >= READ_ATTEMPTS_MAX) {
+      replicas.lacks(name)
       onCorruption(name, error)
       return
     }

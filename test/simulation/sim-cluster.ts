@@ -206,6 +206,7 @@ export class SimCluster {
       segmentFileBytesMax: STORAGES.get(name)!.segmentFileBytesMax,
       hotFileBytes: 2 ** 16,
       durability: 'fsync',
+      ack: 'one',
       credentials: credentials(`storage_${group}`),
       clusterSecret: SECRET,
       bind: { host: name, port: 23000 },

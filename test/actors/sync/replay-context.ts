@@ -5,12 +5,21 @@ import { silentLog } from '../../../runtime/log.ts'
 
 /** Replays from a storage server; names of damaged files go to `corrupt`. */
 export function replayContext(
-  { store, blocks, pool }: RunningStorage,
+  { store, blocks, pool, replicas }: RunningStorage,
   corrupt: string[],
   onEpochTooOld: (epochMin: number) => void = () => {},
 ): ReplayContext {
   return {
-    ...{ store, blocks, pool, log: silentLog(), cursors: new Map(), unreadable: new Map(), onProgress: () => {} },
+    ...{
+      store,
+      blocks,
+      pool,
+      replicas,
+      log: silentLog(),
+      cursors: new Map(),
+      unreadable: new Map(),
+      onProgress: () => {},
+    },
     onCorruption: name => void corrupt.push(name),
     onEpochTooOld,
   }
