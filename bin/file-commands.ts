@@ -1,5 +1,6 @@
 /** The commands for files: `dfs upload`, `dfs download`, `dfs info`, `dfs rm`. */
-import type { Command } from 'commander'
+import { type Command, Option } from 'commander'
+import { ACK_LEVELS } from '../protocol/ack.ts'
 import { type DownloadFlags, download } from './download.ts'
 import { info } from './info.ts'
 import { EXIT_CODES_HELP } from './output.ts'
@@ -18,6 +19,7 @@ export function addFileCommands(program: Command): void {
     'store files and print their ids, one a line; `-` is standard input',
     `dfs upload photo.jpg
      dfs upload -r photos/ --json > ids.jsonl
+     dfs upload --ack all --json contract.pdf
      dfs upload --group group2 --ext tar.gz backup-2024.tar.gz
      tar cz docs | dfs upload --ext tgz -`,
   )
@@ -25,6 +27,11 @@ export function addFileCommands(program: Command): void {
     .option('--group <name>', 'the group to store them in (default: the tracker chooses)')
     .option('--key <text>', 'files with the same key go to the same group')
     .option('--ext <extension>', 'extension that the id gets, up to 6 characters (default: that of the file)')
+    .addOption(
+      new Option('--ack <level>', 'how many members of the group hold a file before its id is printed').choices(
+        ACK_LEVELS,
+      ),
+    )
     .option('-q, --quiet', 'no progress')
     .action((paths: string[], flags: UploadFlags) =>
       withClient(flags, 'upload', session => upload(session, paths, flags)),

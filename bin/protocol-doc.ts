@@ -50,6 +50,9 @@ interface FrameBodies {
 
 const SERVER = 'group 16, address 15 (IPv4) or 45 (IPv6), port 8'
 const FILE = 'group 16, name'
+const UPLOAD_HEAD =
+  "upload id 16, ack level 1 (0 the server's, 1 one, 2 quorum, 3 all), ack timeout in ms 4 (0: the server's)"
+const RECEIPT = 'replicas 1, durable 1, storage id of the source 4, epoch 8, sequence 8'
 
 const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
   uploadFile: {
@@ -102,15 +105,16 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
   },
   uploadOnce: {
     to: 'storage',
-    about: 'An upload that may be repeated: the same upload id is the same file.',
-    request: 'upload id 16, then as `uploadFile`',
-    reply: FILE,
+    about:
+      'An upload that may be repeated: the same upload id is the same file. Answered when as many members hold it as the ack level says.',
+    request: `${UPLOAD_HEAD}, then as \`uploadFile\``,
+    reply: `${RECEIPT}, ${FILE}`,
   },
   uploadStream: {
     to: 'storage',
     about: 'An upload of unknown length: `data` frames follow until an empty one.',
-    request: 'upload id 16, store path 1, extension 6',
-    reply: FILE,
+    request: `${UPLOAD_HEAD}, store path 1, extension 6`,
+    reply: `${RECEIPT}, ${FILE}`,
   },
   data: { to: 'storage', about: 'Bytes of an `uploadStream`.', request: 'content', reply: 'none' },
   syncPosition: {

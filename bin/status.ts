@@ -77,9 +77,11 @@ export function statusText({ report, online, beatAgeMs }: StorageView): string {
 }
 
 /** How far a peer is behind, in a few words. */
-export function lagText({ behindMs }: SyncLag): string {
+export function lagText({ behindMs, records, bytes }: SyncLag): string {
   if (behindMs === undefined) return 'has nothing yet'
-  return behindMs === 0 ? 'in sync' : `${formatSeconds(behindMs / 1000)} behind`
+  if (records === undefined) return behindMs === 0 ? 'in sync' : `${formatSeconds(behindMs / 1000)} behind`
+  if (records === 0) return 'in sync'
+  return `${records} records, ${formatBytes(bytes ?? 0)}, ${formatSeconds(behindMs / 1000)} behind`
 }
 
 function storageRow(view: StorageView, lags: readonly SyncLag[]): readonly string[] {

@@ -14,7 +14,7 @@ export async function startStorageServer(
   options: StorageOptions & { readonly syncCredentials: Credentials },
 ): Promise<StorageServer> {
   const storage = await startStorage(context, options)
-  const { store, blocks, pool } = storage
+  const { store, blocks, pool, replicas } = storage
   const sync = await startSync(
     { ...context, log: context.log.child({ actor: `sync ${storage.storageId}` }) },
     {
@@ -23,6 +23,7 @@ export async function startStorageServer(
       store,
       blocks,
       pool,
+      replicas,
       onPeers: listener => storage.onPeers(listener),
       onEpochTooOld: epochMin => storage.epochTooOld(epochMin),
     },

@@ -1,5 +1,6 @@
 /** How a storage server keeps files: the options that `dfs storage` has, and `dfs up` passes on to its own. */
 import { type Command, Option } from 'commander'
+import { ACK_LEVELS, type AckLevel } from '../protocol/ack.ts'
 import type { StoreOptions } from '../store/file-store.ts'
 import { parseSize } from './sizes.ts'
 
@@ -9,6 +10,7 @@ export interface StoreFlags {
   readonly segmentMaxFile: number
   readonly hotFiles: number
   readonly durability: StoreOptions['durability']
+  readonly ack: AckLevel
 }
 
 /** Adds the options to a command. */
@@ -27,6 +29,11 @@ export function addStoreFlags(command: Command): Command {
         .choices(['fsync', 'os'])
         .default('fsync'),
     )
+    .addOption(
+      new Option('--ack <level>', 'how many members hold an upload before it is answered, unless the client says')
+        .choices(ACK_LEVELS)
+        .default('one'),
+    )
 }
 
 /** The same as they are given to another process. */
@@ -34,11 +41,11 @@ export function storeArguments(flags: StoreFlags): string[] {
   return [
     ...['--reserved', String(flags.reserved), '--store-path-choice', flags.storePathChoice],
     ...['--segment-max-file', String(flags.segmentMaxFile), '--hot-files', String(flags.hotFiles)],
-    ...['--durability', flags.durability],
+    ...['--durability', flags.durability, '--ack', flags.ack],
   ]
 }
 
-/** The same as the store understands them. */
+/** The same as a storage server understands them. */
 export function storeOptionsOf(flags: StoreFlags) {
   return {
     storePathChoice: flags.storePathChoice,
@@ -46,5 +53,6 @@ export function storeOptionsOf(flags: StoreFlags) {
     segmentFileBytesMax: flags.segmentMaxFile,
     hotFileBytes: flags.hotFiles,
     durability: flags.durability,
+    ack: flags.ack,
   }
 }

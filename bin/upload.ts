@@ -1,7 +1,7 @@
 /** `dfs upload`. */
 import { type Dirent, promises as fs } from 'node:fs'
 import { join } from 'node:path'
-import { LocalError, type UploadInput } from '../client/index.ts'
+import { type AckLevel, LocalError, type UploadInput } from '../client/index.ts'
 import { realWorld } from '../runtime/real-world.ts'
 import { Timers } from '../runtime/timers.ts'
 import { eachInOrder, printJson, printLine, UsageError } from './output.ts'
@@ -13,6 +13,7 @@ export interface UploadFlags extends ClusterFlags {
   readonly group?: string
   readonly key?: string
   readonly ext?: string
+  readonly ack?: AckLevel
   readonly quiet?: boolean
 }
 
@@ -50,11 +51,12 @@ export async function upload(
       async file => {
         if ('error' in file) throw file.error
         const input: UploadInput = file.path === STDIN ? process.stdin : file.path
-        const { group, key, ext } = flags
+        const { group, key, ext, ack } = flags
         const uploaded = await client.upload(input, {
           group,
           key,
           extension: ext?.replace(/^\./, ''),
+          ack,
           signal,
           onProgress: progress.transfer(),
           onRetry: noteRetry(file.path),

@@ -1,13 +1,17 @@
 /** The client: files in, files out, over direct sockets; the trackers are asked only now and then. */
 import { crc32 } from '@node-rs/crc32'
+import type { AckLevel, Receipt } from '../protocol/ack.ts'
 import {
   readFileInfo,
-  readGroupAndName,
+  readUploaded,
   UPLOAD_FIXED_BYTES,
+  UPLOAD_HEAD_BYTES,
   UPLOAD_ID_BYTES,
+  type UploadHead,
   writeDownload,
   writeGroupAndName,
   writeUploadFields,
+  writeUploadHead,
   writeUploadStream,
 } from '../protocol/data-bodies.ts'
 import { DfsError, toDfsError } from '../protocol/errors.ts'
@@ -60,13 +64,22 @@ export interface UploadOptions extends TransferOptions {
   readonly extension?: string | undefined
   /** 32 hex digits: uploads with the same id are the same upload. Made at random if not given. */
   readonly uploadId?: string | undefined
+  /** How many members hold the file before it is acknowledged; the storage server's own level if not given. */
+  readonly ack?: AckLevel | undefined
+  /** How long that may take once the file is stored, up to 10 s; 5 s if not given. */
+  readonly ackTimeoutMs?: number | undefined
 }
 
-/** A file that is durable on one storage server, its source; its peers follow. */
-export interface Uploaded {
+/** What a file id stands for. */
+interface FileFacts {
   readonly fileId: string
   readonly sizeBytes: number
   readonly crc32: number
+}
+
+/** A file that is stored. */
+export interface Uploaded extends FileFacts {
+  readonly receipt: Receipt
 }
 
 export interface DownloadOptions extends TransferOptions {
@@ -76,7 +89,7 @@ export interface DownloadOptions extends TransferOptions {
 }
 
 /** What is known of a file that is there. */
-export interface FileDetails extends Uploaded {
+export interface FileDetails extends FileFacts {
   readonly createTimeS: number
   /** The storage id of the source, unless the id names an address. */
   readonly source: number | undefined
@@ -103,6 +116,8 @@ export class Client {
   readonly #world: World
   readonly #timers: Timers
   readonly #pool: FramePool
+  /** For uploads that wait for peers: their replies would keep back others that come behind them. */
+  readonly #waitingPool: FramePool
   readonly #routes: Routes
   readonly #bus: Bus
 
@@ -112,7 +127,7 @@ export class Client {
     this.#timers = timers
     this.#bus = bus
     this.#routes = new Routes(bus, world.clock, prefix)
-    this.#pool = new FramePool({
+    const options = {
       sockets: world.sockets,
       clock: world.clock,
       timers,
@@ -122,26 +137,30 @@ export class Client {
       proof: { role: 'client', key: dataSecret },
       connectionsPerServerMax: CONNECTIONS_PER_SERVER_MAX,
       idleMsMax: IDLE_MS_MAX,
-    })
+    } as const
+    this.#pool = new FramePool(options)
+    this.#waitingPool = new FramePool(options)
   }
 
   /**
    * Stores a file and says its id. What fails and may be repeated is repeated, on another server if need be, as the
    * same upload. Rejects with a DfsError, or with a LocalError if the input cannot be read.
+   *
+   * With `ack_timeout` the file is stored, and fewer members hold it than were asked for. Whoever gave an upload id may
+   * upload it again under this id, which waits once more for the same file.
    */
   async upload(input: UploadInput, options: UploadOptions = {}): Promise<Uploaded> {
     const extension = options.extension ?? (typeof input === 'string' ? extensionOf(input) : '')
     if (!isExtension(extension)) throw new DfsError('bad_request', `the extension ${extension} cannot be kept`)
     const source = await openSource(this.#world.disk, input)
     try {
-      let uploadId = options.uploadId ?? this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
+      let uploadId = options.uploadId ?? this.#newUploadId()
       return await this.#retry({ ...options, isRepeatable: () => source.repeatable }, async () => {
         try {
           return await this.#uploadOnce(source, { ...options, extension, uploadId })
         } catch (error) {
           // The name that this upload id stands for is not our file's: the next attempt is another upload.
-          if (toDfsError(error).code === 'digest_mismatch')
-            uploadId = this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
+          if (toDfsError(error).code === 'digest_mismatch') uploadId = this.#newUploadId()
           throw error
         }
       })
@@ -259,6 +278,7 @@ export class Client {
   /** Ends all connections; what is under way rejects. */
   async close(): Promise<void> {
     this.#pool.close()
+    this.#waitingPool.close()
     await this.#bus.drain()
   }
 
@@ -266,11 +286,10 @@ export class Client {
     source: UploadSource,
     options: UploadOptions & { extension: string; uploadId: string },
   ): Promise<Uploaded> {
-    const { group, key } = options
-    const route = await this.#routes.forUpload({
-      ...(group === undefined ? {} : { group }),
-      ...(key === undefined ? {} : { key }),
-    })
+    const { group, key, uploadId, ack } = options
+    const wanted = { ...(group === undefined ? {} : { group }), ...(key === undefined ? {} : { key }) }
+    const route = await this.#routes.forUpload(wanted, uploadId)
+    const pool = ack === undefined || ack === 'one' ? this.#pool : this.#waitingPool
     let sent: { crc32: number; sizeBytes: number } | undefined
     let ours: unknown
     const sendAll = async (send: (piece: Uint8Array) => Promise<void>) => {
@@ -287,17 +306,19 @@ export class Client {
         throw error
       }
     }
-    const answer = await this.#onFirst(route.servers, client => sendUpload(client, source, options, sendAll)).catch(
-      error => Promise.reject(ours ?? error),
-    )
-    const id = readGroupAndName(answer)
+    const send = (client: FrameClient) => sendUpload(client, source, options, sendAll)
+    const answer = await this.#onFirst(route.servers, send, pool).catch(error => {
+      if (toDfsError(error).code === 'ack_timeout') this.#routes.keep(uploadId, route)
+      throw ours ?? error
+    })
+    const { receipt, ...id } = readUploaded(answer)
     const fileId = formatFileId(id)
     const stored = decodeFileName(id.name)
     if (stored.crc32 !== sent?.crc32 || stored.sizeBytes !== sent.sizeBytes) {
       await this.delete(fileId).catch(ignore)
       throw new DfsError('digest_mismatch', 'the server stored other bytes than were sent')
     }
-    return { fileId, sizeBytes: sent.sizeBytes, crc32: sent.crc32 }
+    return { fileId, sizeBytes: sent.sizeBytes, crc32: sent.crc32, receipt }
   }
 
   async #fetch(
@@ -336,15 +357,25 @@ export class Client {
   }
 
   /** Asks the first server of a list; one that fails is avoided for a while, so that the next attempt takes another. */
-  async #onFirst<T>(servers: readonly ServerAddress[], ask: (client: FrameClient) => Promise<T>): Promise<T> {
+  async #onFirst<T>(
+    servers: readonly ServerAddress[],
+    ask: (client: FrameClient) => Promise<T>,
+    pool = this.#pool,
+  ): Promise<T> {
     const server = servers[0]
     if (server === undefined) throw new DfsError('no_storage')
     try {
-      return await ask(await this.#pool.connection({ host: server.ip, port: server.port }))
+      return await ask(await pool.connection({ host: server.ip, port: server.port }))
     } catch (error) {
-      if (error instanceof DfsError && error.retryable) this.#routes.avoid(server)
+      // Who waited for its peers in vain has the file, and is well.
+      const isItsFault = error instanceof DfsError && error.retryable && error.code !== 'ack_timeout'
+      if (isItsFault) this.#routes.avoid(server)
       throw error
     }
+  }
+
+  #newUploadId(): string {
+    return this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
   }
 
   #retry<T>(options: RequestOptions & { isRepeatable?: () => boolean }, attempt: (count: number) => Promise<T>) {
@@ -358,27 +389,27 @@ export class Client {
 async function sendUpload(
   client: FrameClient,
   source: UploadSource,
-  { extension, uploadId }: { extension: string; uploadId: string },
+  { extension, uploadId, ack, ackTimeoutMs }: UploadOptions & { extension: string; uploadId: string },
   sendAll: (send: (piece: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<Buffer> {
-  const id = Buffer.from(uploadId, 'hex')
+  const head: UploadHead = { uploadId, ack, ackTimeoutMs }
   const { sizeBytes } = source
   if (sizeBytes !== undefined) {
     const fields = writeUploadFields({ storePathIndex: STORE_PATH_ANY, sizeBytes, extension })
-    const head: Buffer[] = [id, fields]
+    const first: Buffer[] = [writeUploadHead(head), fields]
     return client.exchange(
       COMMANDS.uploadOnce,
-      UPLOAD_ID_BYTES + UPLOAD_FIXED_BYTES + sizeBytes,
+      UPLOAD_HEAD_BYTES + UPLOAD_FIXED_BYTES + sizeBytes,
       async send => {
-        await sendAll(piece => send([...head.splice(0), piece]))
-        if (head.length > 0) await send(head.splice(0))
+        await sendAll(piece => send([...first.splice(0), piece]))
+        if (first.length > 0) await send(first.splice(0))
       },
       receiveWhole,
     )
   }
   return client.exchangeStream(
     COMMANDS.uploadStream,
-    writeUploadStream({ uploadId: id, storePathIndex: STORE_PATH_ANY, extension }),
+    writeUploadStream({ ...head, storePathIndex: STORE_PATH_ANY, extension }),
     COMMANDS.data,
     sendAll,
   )

@@ -36,7 +36,8 @@ export async function retry<T>(options: RetryOptions, attempt: (count: number) =
       signal?.throwIfAborted()
       const error: DfsError = toDfsError(thrown)
       const isFull = error.code === 'no_space' && count + 1 >= NO_SPACE_ATTEMPTS_MAX
-      const isOver = clock.monotonicMs() >= giveUpMs
+      // An `ack_timeout` has waited for as long as the caller said.
+      const isOver = clock.monotonicMs() >= giveUpMs || error.code === 'ack_timeout'
       if (!error.retryable || thrown instanceof LocalError || isFull || isOver || !isRepeatable()) throw thrown
       options.onRetry?.(error)
       const pauseMs = Math.min(PAUSE_MS * 2 ** count, PAUSE_MS_MAX)

@@ -16,7 +16,7 @@ const FETCH_LEASE_MS = 1_000
 /** A server that failed goes to the end of the list for this long. */
 const AVOIDED_MS = 2_000
 
-/** Groups times sources, or keys: the oldest is forgotten first. */
+/** Groups times sources, or keys, or upload ids: the oldest is forgotten first. */
 const ROUTES_MAX = 4096
 
 interface Route<T> {
@@ -36,6 +36,8 @@ export class Routes {
   readonly #prefix: string
   readonly #uploads = new Map<string, Route<UploadRoute>>()
   readonly #reads = new Map<string, Route<readonly ServerAddress[]>>()
+  /** By upload id. */
+  readonly #kept = new Map<string, { group: string; storageId: number }>()
   readonly #avoided = new Map<number, number>()
 
   constructor(bus: Bus, clock: Clock, prefix: string) {
@@ -44,14 +46,26 @@ export class Routes {
     this.#prefix = prefix
   }
 
-  /** Where to upload to. */
-  async forUpload(request: RequestOf<typeof queryStore>): Promise<UploadRoute> {
-    const key = JSON.stringify([request.group, request.key])
+  /** Where to upload to. An upload that one server has already stays with it: nobody else knows its id. */
+  async forUpload(request: RequestOf<typeof queryStore>, uploadId: string): Promise<UploadRoute> {
+    const kept = this.#kept.get(uploadId)
+    const wanted: typeof request = kept === undefined ? request : { group: kept.group }
+    const key = JSON.stringify([wanted.group, wanted.key])
     const route = await this.#cached(this.#uploads, key, async () => {
-      const { group, servers, leaseMs } = await this.ask(queryStore, request)
+      const { group, servers, leaseMs } = await this.ask(queryStore, wanted)
       return { answer: { group, servers }, leaseMs }
     })
-    return { group: route.group, servers: this.#best(route.servers) }
+    const isKept = ({ storageId }: ServerAddress) => storageId === kept?.storageId
+    return {
+      group: route.group,
+      servers: kept === undefined ? this.#best(route.servers) : route.servers.filter(isKept),
+    }
+  }
+
+  /** Notes that the first server of a route has stored an upload, though too few of its peers had. */
+  keep(uploadId: string, { group, servers }: UploadRoute): void {
+    this.#kept.set(uploadId, { group, storageId: servers[0]!.storageId })
+    if (this.#kept.size > ROUTES_MAX) this.#kept.delete(this.#kept.keys().next().value!)
   }
 
   /** Who may serve a file. */

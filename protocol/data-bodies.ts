@@ -2,6 +2,7 @@
  * Bodies of FastDFS frames, field by field. Widths are in the tables; an address has 15 bytes where it is IPv4 and 45
  * where it is IPv6, and clients tell by the length of the whole body.
  */
+import { ACK_LEVELS, ACK_TIMEOUT_MS_MAX, type AckLevel, type Receipt } from './ack.ts'
 import { DfsError } from './errors.ts'
 import { GROUP_NAME_BYTES, isExtension } from './file-id.ts'
 import { readInt64, readString, writeInt64, writeString } from './frame.ts'
@@ -13,8 +14,12 @@ export const UPLOAD_ID_BYTES = 16
 
 /** `uploadFile` 11: store path 1, size 8, extension 6, then the content. */
 export const UPLOAD_FIXED_BYTES = 1 + 8 + EXTENSION_FIELD_BYTES
-/** `uploadStream` 203: upload id 16, store path 1, extension 6. */
-export const UPLOAD_STREAM_BYTES = UPLOAD_ID_BYTES + 1 + EXTENSION_FIELD_BYTES
+/** What is in front of `uploadOnce` 202 and `uploadStream` 203: upload id 16, ack level 1 (0: the server's), ack timeout 4. */
+export const UPLOAD_HEAD_BYTES = UPLOAD_ID_BYTES + 1 + 4
+/** `uploadStream` 203: the head, store path 1, extension 6. */
+export const UPLOAD_STREAM_BYTES = UPLOAD_HEAD_BYTES + 1 + EXTENSION_FIELD_BYTES
+/** What is in front of the reply to both: replicas 1, durable 1, source 4, epoch 8, sequence 8. */
+export const RECEIPT_BYTES = 22
 /** `downloadFile` 14: offset 8, bytes 8 (0: to the end), then group 16 and name. */
 export const DOWNLOAD_FIXED_BYTES = 16
 /** The longest body of a query: group 16 and name, with FastDFS's limit of names. */
@@ -50,12 +55,61 @@ export function writeUploadFields(fields: UploadFields): Buffer {
   return buffer
 }
 
-export function writeUploadStream(fields: { uploadId: Buffer; storePathIndex: number; extension: string }): Buffer {
-  const buffer = Buffer.alloc(UPLOAD_STREAM_BYTES)
-  fields.uploadId.copy(buffer, 0)
-  buffer[UPLOAD_ID_BYTES] = fields.storePathIndex
-  writeString(buffer, fields.extension, UPLOAD_ID_BYTES + 1, EXTENSION_FIELD_BYTES)
+/** What our own uploads say beside FastDFS's fields. */
+export interface UploadHead {
+  /** 32 hex digits. */
+  readonly uploadId: string
+  /** The server's own if undefined, as is the timeout. */
+  readonly ack: AckLevel | undefined
+  readonly ackTimeoutMs: number | undefined
+}
+
+/** Reads the head of `uploadOnce` and `uploadStream`. Throws `bad_request`. */
+export function readUploadHead(buffer: Buffer): UploadHead {
+  const level = buffer[UPLOAD_ID_BYTES]!
+  if (level > ACK_LEVELS.length) throw new DfsError('bad_request', `there is no ack level ${level}`)
+  return {
+    uploadId: buffer.toString('hex', 0, UPLOAD_ID_BYTES),
+    ack: ACK_LEVELS[level - 1],
+    ackTimeoutMs: buffer.readUInt32BE(UPLOAD_ID_BYTES + 1) || undefined,
+  }
+}
+
+export function writeUploadHead({ uploadId, ack, ackTimeoutMs }: UploadHead): Buffer {
+  const buffer = Buffer.alloc(UPLOAD_HEAD_BYTES)
+  buffer.write(uploadId, 0, 'hex')
+  buffer[UPLOAD_ID_BYTES] = ack === undefined ? 0 : ACK_LEVELS.indexOf(ack) + 1
+  buffer.writeUInt32BE(Math.min(ackTimeoutMs ?? 0, ACK_TIMEOUT_MS_MAX), UPLOAD_ID_BYTES + 1)
   return buffer
+}
+
+export function writeUploadStream(fields: UploadHead & { storePathIndex: number; extension: string }): Buffer {
+  const rest = Buffer.alloc(UPLOAD_STREAM_BYTES - UPLOAD_HEAD_BYTES)
+  rest[0] = fields.storePathIndex
+  writeString(rest, fields.extension, 1, EXTENSION_FIELD_BYTES)
+  return Buffer.concat([writeUploadHead(fields), rest])
+}
+
+export function writeReceipt({ replicas, durable, source, epoch, sequence }: Receipt): Buffer {
+  const buffer = Buffer.allocUnsafe(RECEIPT_BYTES)
+  buffer[0] = replicas
+  buffer[1] = durable ? 1 : 0
+  buffer.writeUInt32BE(source, 2)
+  writeInt64(buffer, epoch, 6)
+  writeInt64(buffer, sequence, 14)
+  return buffer
+}
+
+/** Reads the reply to `uploadOnce` and `uploadStream`: the receipt, then group and name. */
+export function readUploaded(buffer: Buffer): { receipt: Receipt; group: string; name: string } {
+  const receipt: Receipt = {
+    replicas: buffer[0]!,
+    durable: buffer[1] === 1,
+    source: buffer.readUInt32BE(2),
+    epoch: readInt64(buffer, 6),
+    sequence: readInt64(buffer, 14),
+  }
+  return { receipt, ...readGroupAndName(buffer, RECEIPT_BYTES) }
 }
 
 /** Reads group 16 and the rest as a name: the body of delete, info and fetch, and the reply to an upload. */

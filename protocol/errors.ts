@@ -110,6 +110,13 @@ export const ERRORS = {
     retryable: true,
     about: 'No answer came in time; the request may still have been carried out.',
   },
+  ack_timeout: {
+    status: 504,
+    errno: ETIMEDOUT,
+    retryable: true,
+    about:
+      'The file is stored and stays, but fewer members than asked for held it in time; the same upload id waits again.',
+  },
   no_space: {
     status: 507,
     errno: ENOSPC,

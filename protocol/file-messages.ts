@@ -1,5 +1,6 @@
 /** Files by NATS message: what any NATS client can do without an SDK. */
 import { Type } from 'typebox'
+import { Receipt } from './ack.ts'
 import { defineRequest } from './message.ts'
 
 const FileIdText = Type.String({ minLength: 1, maxLength: 160 })
@@ -19,17 +20,32 @@ export const UPLOAD_HEADERS = {
   extension: 'Dfs-Ext',
   /** Hex of 16 bytes: a repeated upload with the same id is the same file. */
   uploadId: 'Dfs-Upload-Id',
+  /** `one`, `quorum` or `all`: how many members hold the file before the answer. */
+  ack: 'Dfs-Ack',
+  /** In milliseconds. */
+  ackTimeout: 'Dfs-Ack-Timeout',
 } as const
 
 export const fileUpload = defineRequest({
   name: 'file.upload',
   subject: 'file.upload',
   about:
-    'Stores the payload, up to one message, as a file. Headers: `Dfs-Ext`, `Dfs-Group`, `Dfs-Upload-Id`; ' +
+    'Stores the payload, up to one message, as a file. Headers: `Dfs-Ext`, `Dfs-Group`, `Dfs-Upload-Id`, `Dfs-Ack` (`one`, ' +
+    '`quorum` or `all`: how many members hold it before the answer), `Dfs-Ack-Timeout` in ms; ' +
     '`Accept: application/msgpack` for a msgpack answer.',
   request: Type.Object({}),
-  reply: FileInfo,
-  errors: ['bad_request', 'unknown_group', 'no_storage', 'no_space', 'busy', 'unavailable', 'timeout', 'too_large'],
+  reply: Type.Object({ ...FileInfo.properties, receipt: Receipt }),
+  errors: [
+    'bad_request',
+    'unknown_group',
+    'no_storage',
+    'no_space',
+    'busy',
+    'unavailable',
+    'timeout',
+    'ack_timeout',
+    'too_large',
+  ],
 })
 
 export const fileDownload = defineRequest({

@@ -30,9 +30,9 @@ export const COMMANDS = {
   authenticate: 200,
   /** Private: the caller's half of the proof; HMAC 32. */
   prove: 201,
-  /** Private: an upload that may be repeated; upload id 16, then as `uploadFile`. */
+  /** Private: an upload that may be repeated, and says who has to hold it; its head, then as `uploadFile`. */
   uploadOnce: 202,
-  /** Private: an upload of unknown length; upload id 16, store path 1, extension 6, then `data` frames until an empty one. */
+  /** Private: the same of unknown length; its head, store path 1, extension 6, then `data` frames until an empty one. */
   uploadStream: 203,
   /** Private: bytes of an `uploadStream`. */
   data: 204,

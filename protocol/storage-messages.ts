@@ -49,6 +49,19 @@ export const StorageStatus = Type.Union([
 ])
 export type StorageStatus = Static<typeof StorageStatus>
 
+/** How much of a source's binlog a peer lacks, to about a second's worth of records; see store/backlog.ts. */
+const BACKLOG = {
+  /** Records that are the source's own. */
+  records: Count,
+  /** Of the files that they create. */
+  bytes: Count,
+  /** The age of the oldest of them, by the source's clock. */
+  behindMs: Count,
+}
+export const PeerBacklog = Type.Object({ storageId: StorageIdSchema, ...BACKLOG })
+export type PeerBacklog = Static<typeof PeerBacklog>
+export type Backlog = Omit<PeerBacklog, 'storageId'>
+
 /** Everything a tracker needs to know of a storage server; small enough to be told whole with every beat. */
 export const StorageReport = Type.Object({
   protocol: Type.Integer({ minimum: 1 }),
@@ -72,6 +85,8 @@ export const StorageReport = Type.Object({
   binlogEnd: Type.Object({ sequence: Count, timeMs: Count }),
   /** How far it has applied its peers' records. */
   positions: Type.Array(SourcePosition, { maxItems: GROUP_MEMBERS_MAX }),
+  /** What its peers lack of its own records, as far as it knows. */
+  peers: Type.Optional(Type.Array(PeerBacklog, { maxItems: GROUP_MEMBERS_MAX })),
   counts: Type.Record(Type.String({ maxLength: 40 }), Type.Number()),
 })
 export type StorageReport = Static<typeof StorageReport>
@@ -134,8 +149,7 @@ export const SyncPeerReport = Type.Object({
     Type.Literal('unreachable'),
   ]),
   mark: Type.Object({ epoch: Count, sequence: Count }),
-  /** Records of this source's binlog that the peer has not confirmed. */
-  behind: Count,
+  ...BACKLOG,
   lastError: Type.Optional(Type.String()),
 })
 export type SyncPeerReport = Static<typeof SyncPeerReport>

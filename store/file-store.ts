@@ -36,7 +36,7 @@ import { type Recovery, recover } from './recovery.ts'
 import { SlotAllocator, type SlotBytes, writerOf } from './segments.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type { PackedUpload, RecoveryReport, Shipment, Store, Upload } from './store.ts'
+import type { PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
 import { StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
@@ -186,7 +186,7 @@ export class FileStore implements Store {
         recorded: slots => this.#noteSlots(slots),
       },
     })
-    for (const { uploadId, name } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(name))
+    for (const { uploadId, ...stored } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(stored))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
     this.#binlog.onFlush(({ sequence }) => {
@@ -251,7 +251,7 @@ export class FileStore implements Store {
     return this.#newFile(path, expectedBytes)
   }
 
-  async create(file: IncomingFile, upload: Upload): Promise<string> {
+  async create(file: IncomingFile, upload: Upload): Promise<Stored> {
     let isNew = false
     const make = () => {
       isNew = true
@@ -269,7 +269,7 @@ export class FileStore implements Store {
     return segmentFileBytesMax > 0 && sizeBytes <= Math.min(segmentFileBytesMax, PACKED_BYTES_MAX)
   }
 
-  pack(slot: Buffer, upload: PackedUpload): Promise<string> {
+  pack(slot: Buffer, upload: PackedUpload): Promise<Stored> {
     return this.#once(upload, () => this.#pack(slot, upload))
   }
 
@@ -409,18 +409,20 @@ export class FileStore implements Store {
     for (const path of this.#paths.values()) await path.segments.close()
   }
 
-  async #create(file: IncomingFile, { extension, uploadId }: Upload): Promise<string> {
+  async #create(file: IncomingFile, { extension, uploadId }: Upload): Promise<Stored> {
     const path = file.storePath
     await this.#seal(file)
     const { token, sizeBytes, crc32 } = file
     let name = ''
+    let sequence = 0
     try {
-      await this.#binlog.append(({ sequence, timeMs }) => {
+      await this.#binlog.append(place => {
+        sequence = place.sequence
         name = encodeFileName({
           storePathIndex: path.index,
           directoryIndex: directoryIndexOf(sequence, sizeBytes),
           storageId: this.storageId,
-          createTimeS: Math.floor(timeMs / 1000),
+          createTimeS: Math.floor(place.timeMs / 1000),
           sizeBytes,
           crc32,
           // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
@@ -435,10 +437,10 @@ export class FileStore implements Store {
       if (isNowhere(error)) await file.discard()
       throw error
     }
-    return name
+    return { name, sequence }
   }
 
-  async #pack(bytes: Buffer, upload: PackedUpload): Promise<string> {
+  async #pack(bytes: Buffer, upload: PackedUpload): Promise<Stored> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
     const { sizeBytes, extension, uploadId } = upload
     const slotBytes = slotBytesFor(sizeBytes)
@@ -450,15 +452,19 @@ export class FileStore implements Store {
     writeSlotHeader(bytes, header)
     const name = nameOfSlot(place, header)
     const slot = { ...place, bytes: bytes.subarray(0, slotBytes) }
+    let sequence = 0
     try {
-      await this.#binlog.append(() => ({ op: 'C', name, inSlot: true, uploadId, slot }))
+      await this.#binlog.append(place => {
+        sequence = place.sequence
+        return { op: 'C', name, inSlot: true, uploadId, slot }
+      })
+      return { name, sequence }
     } catch (error) {
       // The next one does not go behind a place that may be empty.
       this.#allocators.get(path.index)!.leave(segmentId)
       if (isNowhere(error)) await this.#takeBack(path, name)
       throw error
     }
-    return name
   }
 
   /** Puts the slots of a flush in their places; durable when it resolves. */
@@ -498,20 +504,22 @@ export class FileStore implements Store {
     return tailOf(extension, this.#world.random.below(10_000_000))
   }
 
-  /** Makes an upload, unless its id has a name already, or will have. */
-  #once({ uploadId }: Upload, make: () => Promise<string>): Promise<string> {
+  /** Makes an upload, unless its id has a file already, or will have. */
+  #once({ uploadId }: Upload, make: () => Promise<Stored>): Promise<Stored> {
     if (uploadId === undefined) return make()
     // Nothing comes between looking and taking note: those who send it at the same time wait for each other.
-    const named = this.#nameOf(this.#uploads.get(uploadId)).then(name => name ?? make())
-    this.#uploads.set(uploadId, named)
-    return named
+    const stored = this.#storedAs(this.#uploads.get(uploadId)).then(known => known ?? make())
+    this.#uploads.set(uploadId, stored)
+    return stored
   }
 
-  /** The name of an upload whose file is there. */
-  async #nameOf(upload: Promise<string> | undefined): Promise<string | undefined> {
-    const name = await upload?.catch(() => undefined)
+  /** The file of an upload, if it is there. */
+  async #storedAs(upload: Promise<Stored> | undefined): Promise<Stored | undefined> {
+    const stored = await upload?.catch(() => undefined)
     // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
-    return name !== undefined && (await this.#isInPlace(name, decodeFileName(name))) ? name : undefined
+    return stored !== undefined && (await this.#isInPlace(stored.name, decodeFileName(stored.name)))
+      ? stored
+      : undefined
   }
 
   async #isInPlace(name: string, file: FileNameParts): Promise<boolean> {

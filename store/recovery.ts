@@ -27,6 +27,7 @@ import { cutUnfinished } from './last-flush.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeAgain, removeFile } from './placing.ts'
 import { SlotOrphanSearch } from './slot-orphans.ts'
+import type { Stored } from './store.ts'
 import type { StorePath } from './store-path.ts'
 import { UPLOAD_IDS_MAX } from './upload-ids.ts'
 
@@ -50,8 +51,8 @@ export interface Recovery {
   /** The last binlog file, open for the next record, and its length. */
   readonly file: DiskFile | undefined
   readonly fileBytes: number
-  /** Upload ids at the end of the binlog and their names, oldest first. */
-  readonly uploads: readonly { uploadId: string; name: string }[]
+  /** Upload ids at the end of the binlog and their files, oldest first. */
+  readonly uploads: readonly (Stored & { readonly uploadId: string })[]
   /** There was one and it could not be read: everything was done again. */
   readonly checkpointDamaged: boolean
   readonly redone: number
@@ -235,13 +236,16 @@ async function redo(
 
 async function lastUploads(disk: Disk, directory: string, epoch: number, endSequence: number) {
   const after = Math.max(0, endSequence - UPLOAD_IDS_MAX)
-  const uploads = new Map<string, string>()
+  const uploads = new Map<string, Stored & { uploadId: string }>()
   for await (const { record } of readRecords(disk, directory, epoch, { after, until: endSequence }, () => {})) {
     // An upload that was withdrawn has to be possible again under its id.
     if (record.op === 'D') uploads.delete(record.name)
-    else if (record.op === 'C' && record.uploadId !== undefined) uploads.set(record.name, record.uploadId)
+    else if (record.op === 'C' && record.uploadId !== undefined) {
+      const { uploadId, name, sequence } = record
+      uploads.set(name, { uploadId, name, sequence })
+    }
   }
-  return [...uploads].map(([name, uploadId]) => ({ uploadId, name }))
+  return [...uploads.values()]
 }
 
 /** Nobody is on the way in when a server starts: what lies in `tmp` belongs to uploads that were never acknowledged. */

@@ -36,6 +36,12 @@ export interface Shipment {
   readonly content: ShippedContent
 }
 
+/** A file of this source that is durable, and the place of its record in this epoch. */
+export interface Stored {
+  readonly name: string
+  readonly sequence: number
+}
+
 /** What is to be kept of an upload, beside its bytes. */
 export interface Upload {
   /** Without the dot; may be empty. */
@@ -69,14 +75,14 @@ export interface Store {
    * Makes an uploaded file durable and visible, and names it; a known upload id gives the name it already has. The file
    * belongs to the store from here on, whatever happens.
    */
-  create(file: IncomingFile, upload: Upload): Promise<string>
+  create(file: IncomingFile, upload: Upload): Promise<Stored>
   /** Whether a file of this size is packed into a segment. */
   packs(sizeBytes: number): boolean
   /**
    * The same for a small file at hand: `slot` has `slotBytesFor` its size, the file behind room for the header, and must
    * not change before it is done.
    */
-  pack(slot: Buffer, upload: PackedUpload): Promise<string>
+  pack(slot: Buffer, upload: PackedUpload): Promise<Stored>
   /** Opens a file of its own by its name; undefined if it is not here. `once` is for who does not read it again soon. */
   open(name: string, times?: 'once'): Promise<StoredFile | undefined>
   /** A file that was read lately. */

@@ -3,27 +3,28 @@
  * is the same upload. Filled from the end of the binlog at start. Only the source knows them: a peer cannot say whether
  * the source has taken an upload back since.
  */
+import type { Stored } from './store.ts'
 
 /** Some minutes of the busiest server, 3 MiB of memory; a client gives up long before. */
 export const UPLOAD_IDS_MAX = 16_384
 
-/** What an upload id has become: a name, or one that will be acknowledged soon. */
-export type Uploaded = Promise<string>
+/** What an upload id has become: a file, or one that will be acknowledged soon. */
+export type Uploaded = Promise<Stored>
 
 export class UploadIds {
   /** Oldest first. */
   readonly #uploads = new Map<string, Uploaded>()
 
-  /** The upload with this id; a promise of its name that rejects if it failed. */
+  /** The upload with this id; a promise of its file that rejects if it failed. */
   get(uploadId: string): Uploaded | undefined {
     return this.#uploads.get(uploadId)
   }
 
   /** Remembers an upload that is under way or done; one that fails is forgotten, so that it can be tried again. */
-  set(uploadId: string, name: Uploaded): void {
-    this.#uploads.set(uploadId, name)
-    name.catch(() => {
-      if (this.#uploads.get(uploadId) === name) this.#uploads.delete(uploadId)
+  set(uploadId: string, stored: Uploaded): void {
+    this.#uploads.set(uploadId, stored)
+    stored.catch(() => {
+      if (this.#uploads.get(uploadId) === stored) this.#uploads.delete(uploadId)
     })
     if (this.#uploads.size > UPLOAD_IDS_MAX) {
       const oldest = this.#uploads.keys().next().value

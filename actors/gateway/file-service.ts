@@ -1,10 +1,11 @@
 /** Files by NATS message: each request is answered through the same client that everybody uses. */
-import type { Client, FileDetails } from '../../client/client.ts'
+import type { Client, FileDetails, UploadOptions } from '../../client/client.ts'
+import { ACK_LEVELS } from '../../protocol/ack.ts'
 import { encode } from '../../protocol/codec.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { fileDelete, fileDownload, fileInfo, fileUpload, UPLOAD_HEADERS } from '../../protocol/file-messages.ts'
 import { admit, type ReplyOf, type RequestDefinition, subjectOf } from '../../protocol/message.ts'
-import type { Bus } from '../../runtime/bus.ts'
+import type { Bus, BusHeaders } from '../../runtime/bus.ts'
 import { contentType, encodingAskedFor, endpointName, failRequest, serve } from '../../runtime/endpoint.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { MicroRequest, MicroService } from '../../runtime/micro-service.ts'
@@ -16,6 +17,7 @@ const REQUESTS_MAX = 64
 const HEADERS_BYTES = 1024
 
 const UPLOAD_ID = /^[0-9a-f]{32}$/
+const MILLISECONDS = /^[1-9]\d{0,8}$/
 
 export interface FileServiceContext {
   readonly client: Client
@@ -77,7 +79,8 @@ async function upload(context: FileServiceContext, request: MicroRequest, bounde
       throw new DfsError('bad_request', `${UPLOAD_HEADERS.uploadId} has 32 hex digits`)
     }
     const extension = headers[UPLOAD_HEADERS.extension] ?? ''
-    const stored = await bounded(() => context.client.upload(payload, { group, uploadId, extension }))
+    const options = { group, uploadId, extension, ...ackOf(headers) }
+    const stored = await bounded(() => context.client.upload(payload, options))
     const info = await context.client.locate(stored.fileId)
     const { createTimeS, source } = info
     const reply: ReplyOf<typeof fileUpload> = { ...stored, createTimeS, ...(source === undefined ? {} : { source }) }
@@ -85,6 +88,17 @@ async function upload(context: FileServiceContext, request: MicroRequest, bounde
   } catch (error) {
     failRequest(request, error, encoding, context.log)
   }
+}
+
+/** What an upload asks for of its acknowledgement. Throws `bad_request`. */
+function ackOf(headers: BusHeaders): Pick<UploadOptions, 'ack' | 'ackTimeoutMs'> {
+  const { [UPLOAD_HEADERS.ack]: level, [UPLOAD_HEADERS.ackTimeout]: timeout } = headers
+  const ack = ACK_LEVELS.find(known => known === level)
+  if (level !== ack) throw new DfsError('bad_request', `${UPLOAD_HEADERS.ack} is one of ${ACK_LEVELS.join(', ')}`)
+  if (timeout !== undefined && !MILLISECONDS.test(timeout)) {
+    throw new DfsError('bad_request', `${UPLOAD_HEADERS.ackTimeout} is a number of milliseconds`)
+  }
+  return { ack, ackTimeoutMs: timeout === undefined ? undefined : Number(timeout) }
 }
 
 async function download(context: FileServiceContext, request: MicroRequest, bounded: Bounded): Promise<void> {

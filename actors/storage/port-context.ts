@@ -1,4 +1,5 @@
 /** What the tasks of the data port share: the store, the buffers, the way to the peers, and what may be taken now. */
+import type { AckLevel } from '../../protocol/ack.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { decodeFileName, type FileNameParts } from '../../protocol/file-id.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
@@ -8,6 +9,7 @@ import type { FrameReply } from '../../runtime/frame-server.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import type { PartialFiles } from '../../store/partial-files.ts'
+import type { Replicas } from '../../store/replicas.ts'
 import { isSlotName } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
 
@@ -18,6 +20,8 @@ export interface PortCounts {
   downloads: number
   downloadBytes: number
   deletes: number
+  /** Uploads that were not held by as many members in time as they asked for. */
+  ackTimeouts: number
   infos: number
   forwarded: number
   applied: number
@@ -30,6 +34,11 @@ export interface PortCounts {
 
 export interface PortContext {
   readonly store: Store
+  readonly replicas: Replicas
+  /** How many members hold an upload before it is answered, unless it says so itself. */
+  readonly ack: AckLevel
+  /** Whether uploads are synced to the disk before they are answered. */
+  readonly isDurable: boolean
   readonly blocks: BlockPool
   /** Files of sources that were cut off. */
   readonly partials: PartialFiles

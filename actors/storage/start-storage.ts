@@ -1,9 +1,11 @@
 /** Starts a storage server: its store, its data port, its actor, and then its place on the bus. */
+import type { AckLevel } from '../../protocol/ack.ts'
 import { encode } from '../../protocol/codec.ts'
 import { toDfsError } from '../../protocol/errors.ts'
 import { admit, PROTOCOL_VERSION, subjectOf } from '../../protocol/message.ts'
 import {
   actorStatus,
+  GROUP_MEMBERS_MAX,
   type Peer,
   type StorageReport,
   storageBeat,
@@ -31,7 +33,9 @@ import type { Credentials } from '../../runtime/secrets.ts'
 import type { Endpoint } from '../../runtime/world.ts'
 import { BlockPool } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
+import { MarkFiles } from '../../store/mark-file.ts'
 import { PartialFiles } from '../../store/partial-files.ts'
+import { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import { BinlogFeed } from './binlog-feed.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
@@ -45,6 +49,8 @@ export interface StorageOptions extends StoreOptions {
   /** What clients and peers are told to connect to; a name is resolved anew with every report. */
   readonly advertiseHost: string
   readonly uploadPriority: number
+  /** How many members hold an upload before it is answered, unless it says so itself. */
+  readonly ack: AckLevel
 }
 
 /** A storage server that runs, as its sync workers see it. */
@@ -55,6 +61,8 @@ export interface RunningStorage extends RunningRole {
   readonly blocks: BlockPool
   /** Connections to other members' data ports, as a peer. */
   readonly pool: FramePool
+  /** What the peers have of our records, as sync learns it. */
+  readonly replicas: Replicas
   onPeers(listener: (peers: readonly Peer[]) => void): void
   /** A peer has applied more of our records than we have: we lost data, and go on under another epoch. */
   epochTooOld(epochMin: number): void
@@ -106,6 +114,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     downloads: 0,
     downloadBytes: 0,
     deletes: 0,
+    ackTimeouts: 0,
     infos: 0,
     forwarded: 0,
     applied: 0,
@@ -113,6 +122,15 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     cacheHits: 0,
     corruptBlocks: 0,
     failed: 0,
+  }
+  const replicas = new Replicas(world.clock, timers, store.end.sequence, () => ({
+    records: counts.uploads + counts.deletes,
+    bytes: counts.uploadBytes,
+  }))
+  // Before any tracker tells: a member that was forgotten would not be waited for.
+  for (const position of store.positions) replicas.expect(position.storageId)
+  for (const { peer, epoch, sequence } of await new MarkFiles(world.disk, options.dataDirectory).readAll()) {
+    replicas.expect(peer, epoch === store.epoch ? sequence : 0)
   }
   const peerListeners: ((peers: readonly Peer[]) => void)[] = []
   let bus: Bus | undefined
@@ -131,6 +149,9 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   })
   const portContext: PortContext = {
     store,
+    replicas,
+    ack: options.ack,
+    isDurable: options.durability === 'fsync',
     blocks,
     partials,
     pool,
@@ -163,6 +184,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     await lock.release()
     throw error
   })
+  store.onFlush(flush => replicas.backlog.grow(flush))
   store.onFlush(flush => feed.add(flush))
   actor.start()
   // Files are served whether NATS is there or not; only new ones wait for a tracker's word.
@@ -177,6 +199,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     store,
     blocks,
     pool,
+    replicas,
     ended,
     onPeers: listener => void peerListeners.push(listener),
     epochTooOld: epochMin => void actor.post({ type: 'epochTooOld', epochMin }),
@@ -218,6 +241,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       case 'examine':
         return { type: 'examined', problem: await examine() }
       case 'tellPeers':
+        for (const { storageId: peer } of effect.peers) replicas.expect(peer)
         for (const listener of peerListeners) listener(effect.peers)
         return undefined
       case 'raiseEpoch':
@@ -272,6 +296,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       storePaths: [...store.storePaths],
       binlogEnd: { ...store.end },
       positions: [...store.positions],
+      peers: replicas.backlogs().slice(0, GROUP_MEMBERS_MAX),
       counts: {
         ...counts,
         connections: port.connectionCount,
@@ -302,6 +327,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
 
   async function stop(how: 'stopped' | 'again'): Promise<void> {
     actor.post({ type: 'drain' })
+    replicas.close()
     await port.close(CLOSE_GRACE_MS)
     feed.publish()
     await service?.stop()

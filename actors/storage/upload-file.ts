@@ -4,11 +4,12 @@ import {
   EXTENSION_FIELD_BYTES,
   extensionError,
   readUploadFields,
+  readUploadHead,
   UPLOAD_FIXED_BYTES,
-  UPLOAD_ID_BYTES,
+  UPLOAD_HEAD_BYTES,
   UPLOAD_STREAM_BYTES,
   type UploadFields,
-  writeGroupAndName,
+  type UploadHead,
 } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS, readString } from '../../protocol/frame.ts'
@@ -18,6 +19,8 @@ import { isFull } from '../../runtime/world.ts'
 import { PIECE_BYTES } from '../../store/block-pool.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
+import type { Stored } from '../../store/store.ts'
+import { acknowledge, admitAck } from './acknowledge.ts'
 import type { PortContext } from './port-context.ts'
 
 /** Fills a buffer with the next bytes of an upload; fewer than it holds only at the end. */
@@ -27,26 +30,29 @@ export type UploadBody = (target: Buffer) => Promise<number>
 const WRITES_MAX = 2
 
 /** FastDFS's upload, 11: the size comes first. */
-export function uploadFile(context: PortContext, request: FrameRequest, uploadId?: string): Promise<FrameReply> {
+export function uploadFile(context: PortContext, request: FrameRequest, head?: UploadHead): Promise<FrameReply> {
   const { body } = request
   if (body.bodyLeft < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const fixed = body.bytesHere(UPLOAD_FIXED_BYTES)
-  if (fixed !== undefined) return uploadSized(context, request, readUploadFields(fixed), uploadId)
+  if (fixed !== undefined) return uploadSized(context, request, readUploadFields(fixed), head)
   const late = body.bytes(UPLOAD_FIXED_BYTES)
-  return late.then(bytes => uploadSized(context, request, readUploadFields(bytes), uploadId))
+  return late.then(bytes => uploadSized(context, request, readUploadFields(bytes), head))
 }
 
-function uploadSized(
+async function uploadSized(
   context: PortContext,
   request: FrameRequest,
   fields: UploadFields,
-  uploadId: string | undefined,
+  head: UploadHead | undefined,
 ): Promise<FrameReply> {
   const { body } = request
   if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
-  admitUpload(context, fields)
-  if (context.store.packs(fields.sizeBytes)) return uploadSmall(context, request, fields, uploadId)
-  return upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
+  admitUpload(context, fields, head)
+  const uploadId = head?.uploadId
+  const stored = context.store.packs(fields.sizeBytes)
+    ? await uploadSmall(context, request, fields, uploadId)
+    : await upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
+  return acknowledge(context, stored, head)
 }
 
 /** One that goes into a segment is received as a whole, into the slot that it will have. */
@@ -55,7 +61,7 @@ async function uploadSmall(
   request: FrameRequest,
   fields: UploadFields,
   uploadId: string | undefined,
-): Promise<FrameReply> {
+): Promise<Stored> {
   const { store, blocks, counts } = context
   const { sizeBytes, extension, storePathIndex } = fields
   const slotBytes = slotBytesFor(sizeBytes)
@@ -65,34 +71,33 @@ async function uploadSmall(
     const here = request.body.readBodyHere(content)
     if (here < sizeBytes) await request.body.readBody(content.subarray(here))
     request.bodyTaken()
-    const name = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
+    const stored = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
     counts.uploads++
     counts.uploadBytes += sizeBytes
-    return acknowledge(context, name)
+    return stored
   } finally {
     blocks.release(slot)
   }
 }
 
-/** Our own upload, 202: the same behind an upload id, so that it may be sent again. */
+/** Our own upload, 202: the same behind a head, so that it may be sent again, and says who has to hold it. */
 export async function uploadOnce(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  if (request.lengthBytes < UPLOAD_ID_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
-  return uploadFile(context, request, (await request.body.bytes(UPLOAD_ID_BYTES)).toString('hex'))
+  if (request.lengthBytes < UPLOAD_HEAD_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
+  return uploadFile(context, request, readUploadHead(await request.body.bytes(UPLOAD_HEAD_BYTES)))
 }
 
 /** An upload whose length nobody knows yet, 203: data frames follow until an empty one. */
 export async function uploadStream(context: PortContext, request: FrameRequest): Promise<FrameReply> {
   if (request.lengthBytes !== UPLOAD_STREAM_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const fixed = await request.body.bytes(UPLOAD_STREAM_BYTES)
-  const fields = {
-    uploadId: fixed.toString('hex', 0, UPLOAD_ID_BYTES),
-    storePathIndex: fixed[UPLOAD_ID_BYTES]!,
-    sizeBytes: 0,
-    extension: readString(fixed, UPLOAD_ID_BYTES + 1, EXTENSION_FIELD_BYTES),
-  }
+  const extension = readString(fixed, UPLOAD_HEAD_BYTES + 1, EXTENSION_FIELD_BYTES)
+  const fields = { storePathIndex: fixed[UPLOAD_HEAD_BYTES]!, sizeBytes: 0, extension }
   try {
-    admitUpload(context, fields)
-    return await upload(context, request, fields, dataFrames(request.body))
+    const head = readUploadHead(fixed)
+    admitUpload(context, fields, head)
+    const { uploadId } = head
+    const stored = await upload(context, request, { ...fields, uploadId }, dataFrames(request.body))
+    return await acknowledge(context, stored, head)
   } catch (error) {
     // Data frames that are still coming belong to nothing any more.
     request.connection.endAfterReplies()
@@ -101,15 +106,12 @@ export async function uploadStream(context: PortContext, request: FrameRequest):
 }
 
 /** Throws if uploads are not taken now, or not with such an extension. */
-function admitUpload(context: PortContext, { extension }: Pick<UploadFields, 'extension'>): void {
+function admitUpload(context: PortContext, { extension }: UploadFields, head: UploadHead | undefined): void {
   const refused = context.uploadsRefused()
   if (refused !== undefined) throw new DfsError('unavailable', refused)
   const wrong = extensionError(extension)
   if (wrong !== undefined) throw wrong
-}
-
-function acknowledge({ store, acknowledged }: PortContext, name: string): FrameReply {
-  return { status: 0, parts: [writeGroupAndName(store.group, name)], ...acknowledged }
+  admitAck(context, head)
 }
 
 async function upload(
@@ -117,7 +119,7 @@ async function upload(
   request: FrameRequest,
   fields: UploadFields & { uploadId: string | undefined },
   body: UploadBody,
-): Promise<FrameReply> {
+): Promise<Stored> {
   const { store, counts } = context
   const { extension, uploadId } = fields
   const file = await store.receive(fields.storePathIndex, fields.sizeBytes)
@@ -129,10 +131,10 @@ async function upload(
   }
   request.bodyTaken()
   const { sizeBytes } = file
-  const name = await store.create(file, { extension, uploadId })
+  const stored = await store.create(file, { extension, uploadId })
   counts.uploads++
   counts.uploadBytes += sizeBytes
-  return acknowledge(context, name)
+  return stored
 }
 
 /**

@@ -12,12 +12,12 @@ import {
 import type { BodySource, FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'
-import type { Timers } from '../../runtime/timers.ts'
 import { DiskError } from '../../runtime/world.ts'
 import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import { readPieces } from '../../store/read-pieces.ts'
+import type { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoredFile } from '../../store/stored-file.ts'
 import { Run } from './ship-run.ts'
@@ -37,7 +37,7 @@ const UNREADABLE_MAX = 1000
  */
 const READ_ATTEMPTS_MAX = 12
 
-/** Records gather so long while a peer is behind by fewer than these: each frame costs it a flush. */
+/** Records gather so long while a peer is behind by fewer than these, and no upload waits for it: each frame costs it a flush. */
 const GATHER_MS = 10
 const GATHER_RECORDS = 512
 
@@ -46,10 +46,10 @@ const PROGRESS_RECORDS = 500
 
 export interface ReplayContext {
   readonly store: Store
+  readonly replicas: Replicas
   readonly blocks: BlockPool
   readonly pool: FramePool
   readonly log: Log
-  readonly timers: Timers
   /** Where the last replay to each peer stopped reading, by storage id. */
   readonly cursors: Map<number, BinlogCursor>
   /** How often own files could not be read, by name. */
@@ -62,10 +62,11 @@ export interface ReplayContext {
 
 /** Replays until the peer has everything that was durable when we looked last. Rejects on the first failure. */
 export async function replayBinlog(context: ReplayContext, peer: Peer, known: PeerMark | undefined): Promise<PeerMark> {
-  const { store } = context
+  const { store, replicas } = context
   const client = await context.pool.connection({ host: peer.ip, port: peer.port })
   const { partial, ...starting } = await startingMark(context, client, known)
   let mark: PeerMark = starting
+  replicas.begin(peer.storageId, mark.sequence)
   const underWay: { sequence: number; records: number; done: Promise<unknown> }[] = []
   let recordsUnderWay = 0
   let sinceProgress = 0
@@ -89,8 +90,8 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   }
 
   const note = async (sequence: number, records: number, done: Promise<unknown>) => {
-    // A failure is met in order, by `confirm`; until then nobody else looks.
-    done.catch(ignore)
+    // Whoever waits for this peer is told at once. A failure is met in order, by `confirm`; until then nobody else looks.
+    done.then(() => replicas.confirm(peer.storageId, sequence)).catch(ignore)
     shipped = sequence
     underWay.push({ sequence, records, done })
     recordsUnderWay += records
@@ -122,9 +123,10 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       await shipRun()
       read = until
       // Those that come meanwhile go together.
-      if (store.end.sequence - read < GATHER_RECORDS) await context.timers.sleep(GATHER_MS)
+      if (store.end.sequence - read < GATHER_RECORDS) await replicas.untilAwaited(GATHER_MS)
     }
     while (underWay.length > 0) await confirm()
+    replicas.confirm(peer.storageId, read)
   } catch (error) {
     // The peer may have any part of what was under way: the next session asks it.
     client.close()
@@ -213,7 +215,7 @@ async function sendFile(
 }
 
 /** Counts what keeps a file from being read, and throws as long as that may pass; then people are told. */
-function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: string, error: unknown): void {
+function noteUnreadable({ unreadable, replicas, onCorruption }: ReplayContext, name: string, error: unknown): void {
   // A disk that is missing as a whole is waited for: nothing is wrong with its files.
   const isFailing = error instanceof DiskError && error.errno !== 'ENODEV'
   if (isCorrupt(error) || isFailing) {
@@ -221,6 +223,7 @@ function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: strin
     const attempts = isCorrupt(error) ? READ_ATTEMPTS_MAX : (unreadable.get(name) ?? 0) + 1
     unreadable.set(name, attempts)
     if (attempts >= READ_ATTEMPTS_MAX) {
+      replicas.lacks(name)
       onCorruption(name, error)
       return
     }

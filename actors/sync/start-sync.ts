@@ -19,6 +19,7 @@ import {
 import type { Credentials } from '../../runtime/secrets.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import { MarkFiles } from '../../store/mark-file.ts'
+import type { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import { type ReplayContext, replayBinlog } from './replay-binlog.ts'
 import { type PeerMark, POLL_MS, type SyncEffect, type SyncMessage, type SyncState, syncBehaviour } from './sync.ts'
@@ -29,6 +30,8 @@ export interface SyncOptions {
   readonly store: Store
   readonly blocks: BlockPool
   readonly pool: FramePool
+  /** Learns what each peer has confirmed. */
+  readonly replicas: Replicas
   /** Tells the peers whenever they are told. */
   readonly onPeers: (listener: (peers: readonly Peer[]) => void) => void
   /** Told when a peer knows more of our records than we do. */
@@ -37,7 +40,7 @@ export interface SyncOptions {
 
 export async function startSync(context: RoleContext, options: SyncOptions): Promise<RunningRole> {
   const { world, timers, log, prefix } = context
-  const { store } = options
+  const { store, replicas } = options
   const { storageId, group, epoch } = store
   const syncId = `sync-${storageId}`
   const markFiles = new MarkFiles(world.disk, options.dataDirectory)
@@ -54,10 +57,10 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
 
   const replay: ReplayContext = {
     store,
+    replicas,
     blocks: options.blocks,
     pool: options.pool,
     log,
-    timers,
     cursors: new Map(),
     unreadable: new Map(),
     onProgress: ({ storageId: peer }, mark) => {
@@ -68,13 +71,18 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
     onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
   }
   const actor = new Actor<SyncState, SyncMessage, SyncEffect>(
-    syncBehaviour({ storageId, group, epoch, marks }),
+    syncBehaviour({ epoch, marks }),
     effect => {
       switch (effect.do) {
         case 'poll':
           return poll()
         case 'replay':
           return replayTo(effect.peer, effect.mark)
+        case 'report': {
+          const peers = effect.peers.map(peer => ({ ...peer, ...replicas.backlog.after(peer.mark.sequence) }))
+          effect.to.resolve({ storageId, group, peers })
+          return undefined
+        }
       }
     },
     {
@@ -88,6 +96,7 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
   store.onFlush(({ sequence }) => void actor.post({ type: 'binlogFlushed', end: sequence }))
   options.onPeers(peers => void actor.post({ type: 'peers', peers }))
   actor.start()
+  countBefore().catch(error => log.error({ err: error }, 'what the peers lacked before this start cannot be read'))
   connectBus().catch(error => log.error({ err: error }, 'NATS refuses the sync worker'))
 
   const { ended, end } = lifetime()
@@ -124,6 +133,13 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
     await writeMarks().catch(error => log.error({ err: error }, 'a mark could not be written'))
     await timers.sleep(POLL_MS)
     return { type: 'poll', end: store.end.sequence }
+  }
+
+  /** Counts what the peers lacked when this server started. */
+  async function countBefore(): Promise<void> {
+    const { sequence: until } = store.end
+    const after = replicas.slowest
+    if (after < until) await replicas.backlog.readBefore(after, store.readRecords({ after, until }))
   }
 
   async function writeMarks(): Promise<void> {

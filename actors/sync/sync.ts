@@ -7,7 +7,7 @@
  */
 import type { BinlogPosition } from '../../protocol/binlog-record.ts'
 import type { ReplyOf } from '../../protocol/message.ts'
-import type { Peer, SyncPeerReport, syncStatus } from '../../protocol/storage-messages.ts'
+import type { Backlog, Peer, SyncPeerReport, syncStatus } from '../../protocol/storage-messages.ts'
 import type { CommonEffect, ReplyTo, Step } from '../../runtime/actor.ts'
 import { unreachable } from '../../runtime/actor.ts'
 
@@ -38,6 +38,9 @@ interface PeerState {
   readonly lastError: string | undefined
 }
 
+/** What the actor itself knows of a peer. */
+export type PeerStanding = Omit<SyncPeerReport, keyof Backlog>
+
 export interface SyncState {
   readonly epoch: number
   /** The last record that may be shipped. */
@@ -60,12 +63,12 @@ export type SyncEffect =
   | { readonly do: 'replay'; readonly peer: Peer; readonly mark: PeerMark | undefined }
   /** Looks at the binlog's end and beats; answers with `poll` after a while. */
   | { readonly do: 'poll' }
+  /** Answers with how far each peer is, and how much that leaves. */
+  | { readonly do: 'report'; readonly to: ReplyTo<ReplyOf<typeof syncStatus>>; readonly peers: readonly PeerStanding[] }
 
 type SyncStep = Step<SyncState, SyncEffect | CommonEffect<SyncMessage>>
 
 export interface SyncConfig {
-  readonly storageId: number
-  readonly group: string
   readonly epoch: number
   /** Marks from disk, by the peer's storage id. */
   readonly marks: ReadonlyMap<number, PeerMark>
@@ -78,11 +81,11 @@ export function syncBehaviour(config: SyncConfig) {
       const peers = new Map([...config.marks].map(([id, mark]) => [id, newPeer(undefined, mark)] as const))
       return [{ epoch: config.epoch, end: 0, peers }, [{ do: 'poll' }]]
     },
-    step: (state: SyncState, message: SyncMessage, nowMs: number) => step(config, state, message, nowMs),
+    step,
   }
 }
 
-function step(config: SyncConfig, state: SyncState, message: SyncMessage, nowMs: number): SyncStep {
+function step(state: SyncState, message: SyncMessage, nowMs: number): SyncStep {
   switch (message.type) {
     case 'poll':
       return drive({ ...state, end: Math.max(state.end, message.end) }, nowMs, [{ do: 'poll' }])
@@ -107,9 +110,8 @@ function step(config: SyncConfig, state: SyncState, message: SyncMessage, nowMs:
     case 'retry':
       return drive(withPeer(state, message.storageId, { state: 'idle' }), nowMs, [])
     case 'status': {
-      const peers = [...state.peers].map(([storageId, peer]) => reportOf(state, storageId, peer))
-      const body = { storageId: config.storageId, group: config.group, peers }
-      return [state, [{ do: 'reply', to: message.replyTo, body }]]
+      const peers = [...state.peers].map(([storageId, peer]) => standingOf(state, storageId, peer))
+      return [state, [{ do: 'report', to: message.replyTo, peers }]]
     }
     default:
       return unreachable(message)
@@ -153,14 +155,13 @@ function newPeer(peer: Peer | undefined, mark: PeerMark | undefined): PeerState 
   return { peer, mark, state: 'idle', confirmedMs, failures: 0, lastError: undefined }
 }
 
-function reportOf(state: SyncState, storageId: number, entry: PeerState): SyncPeerReport {
+function standingOf(state: SyncState, storageId: number, entry: PeerState): PeerStanding {
   const mark: BinlogPosition = { epoch: state.epoch, sequence: entry.mark?.sequence ?? 0 }
   const unreachable = entry.peer === undefined || entry.peer.status === 'offline'
   return {
     storageId,
     state: unreachable ? 'unreachable' : entry.state,
     mark,
-    behind: Math.max(0, state.end - mark.sequence),
     ...(entry.lastError === undefined ? {} : { lastError: entry.lastError }),
   }
 }

@@ -2,10 +2,12 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { startGateway } from '../../actors/gateway/start-gateway.ts'
 import { type RunningStorage, startStorage } from '../../actors/storage/start-storage.ts'
 import { startSync } from '../../actors/sync/start-sync.ts'
 import { startTracker } from '../../actors/tracker/start-tracker.ts'
 import { Client } from '../../client/client.ts'
+import type { AckLevel } from '../../protocol/ack.ts'
 import { readGroupAndName, writeDownload, writeUploadFields } from '../../protocol/data-bodies.ts'
 import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
@@ -33,6 +35,7 @@ interface StorageParts {
   readonly sync: boolean
   readonly storePaths?: string[]
   readonly segmentFileBytesMax?: number
+  readonly ack?: AckLevel
 }
 
 export class SmallCluster {
@@ -96,6 +99,7 @@ export class SmallCluster {
       bind: LOOPBACK,
       advertiseHost: '127.0.0.1',
       uploadPriority: storageId,
+      ack: options.ack ?? 'one',
     })
     const member: Member = { storage, dataDirectory, sync: undefined }
     this.members.set(storageId, member)
@@ -127,13 +131,14 @@ export class SmallCluster {
 
   async startSync(storageId: number): Promise<void> {
     const member = this.members.get(storageId)!
-    const { store, blocks, pool } = member.storage
+    const { store, blocks, pool, replicas } = member.storage
     member.sync = await startSync(this.context, {
       credentials: credentials('sync_group1'),
       dataDirectory: member.dataDirectory,
       store,
       blocks,
       pool,
+      replicas,
       onPeers: listener => member.storage.onPeers(listener),
       onEpochTooOld: epochMin => member.storage.epochTooOld(epochMin),
     })
@@ -153,6 +158,15 @@ export class SmallCluster {
     const client = new Client({ world, timers, bus, prefix, dataSecret: roleKey(SECRET, 'client') })
     this.#clients.push(client)
     return client
+  }
+
+  /** Starts a gateway; ended with the cluster. */
+  async startGateway(): Promise<void> {
+    const gateway = await startGateway(this.context, {
+      gatewayId: 'gateway-1',
+      credentials: { ...credentials('gateway'), dataSecret: roleKey(SECRET, 'client') },
+    })
+    this.#clients.push({ close: () => gateway.stop() })
   }
 
   /** A connection straight to a storage server, as any FastDFS client or as a proven role. */

@@ -128,6 +128,20 @@ describe('the dfs command', () => {
       expect(sha256(received.stdout)).to.equal(sha256(bytes))
     })
 
+    it('say who holds a file that more members were to hold, as JSON, and its id alone otherwise', async () => {
+      const name = write('acknowledged.txt', Buffer.from('held by both'))
+      const [json] = await lines('upload', '--ack', 'all', '--json', name)
+      const { fileId, receipt } = JSON.parse(json!)
+      expect(receipt).to.deep.include({ replicas: 2, durable: true, epoch: 1 })
+      for (const { id } of cluster.ports.storages) {
+        expect(cluster.readFromDisk(id, fileId)?.toString()).to.equal('held by both')
+      }
+      expect(await lines('upload', '--ack', 'quorum', name)).to.have.lengthOf(1)
+      const wrong = await run(['upload', '--ack', 'most', name])
+      expect(wrong.code).to.equal(2)
+      expect(wrong.stderr).to.match(/one, quorum, all/)
+    })
+
     it('give a range of a file, to a file or to standard output', async () => {
       const bytes = randomBytes(MIB)
       const fileId = await upload(bytes)

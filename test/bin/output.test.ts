@@ -97,6 +97,7 @@ describe('exit codes', () => {
       epoch_too_old: 1,
       too_large: 1,
       bad_range: 1,
+      ack_timeout: 4,
       digest_mismatch: 1,
       busy: 1,
       internal: 1,

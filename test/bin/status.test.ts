@@ -30,6 +30,13 @@ ID  GROUP   ADDRESS         STATUS                        FREE      TOTAL    UPL
 `)
   })
 
+  it('shows what the peers lack, as their source says', () => {
+    const lacking = { storageId: 2, records: 1200, bytes: 4_915_200, behindMs: 12_000 }
+    const level = { storageId: 3, records: 0, bytes: 0, behindMs: 0 }
+    const storages = [storageView(1, { peers: [lacking, level] }), storageView(2), storageView(3)]
+    expect(shown(clusterStatus({ storages }))).to.contain('2: 1200 records, 4.7 MiB, 12 s behind, 3: in sync')
+  })
+
   it('begins with a warning when the view is stale', () => {
     expect(shown(clusterStatus({ stale: true }))).to.match(/^STALE: tracker-1 has not heard anybody/)
   })

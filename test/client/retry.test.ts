@@ -55,6 +55,10 @@ describe('trying again', () => {
     expect((await attemptsAt(new DfsError('no_space'), () => false)).count).to.equal(1)
   })
 
+  it('leaves it to the caller to wait again for an upload that few members hold', async () => {
+    expect((await attemptsAt(new DfsError('ack_timeout'))).count).to.equal(1)
+  })
+
   it('does not wait out a pause after an abort', async () => {
     const controller = new AbortController()
     const clock = new VirtualClock()

@@ -16,6 +16,17 @@ describe('sync lag', () => {
     ])
   })
 
+  it('is what the source says of its peer, as long as it is online', () => {
+    const said = {
+      binlogEnd: { sequence: 9, timeMs: 10_000 },
+      peers: [{ storageId: 2, records: 3, bytes: 99, behindMs: 700 }],
+    }
+    const peer = storageView(2, { positions: [at(1, 7_500)] })
+    const pair = { group: 'group1', source: 1, peer: 2 }
+    expect(syncLags([storageView(1, said), peer])[0]).to.deep.equal({ ...pair, behindMs: 700, records: 3, bytes: 99 })
+    expect(syncLags([storageView(1, said, { online: false }), peer])[0]).to.deep.equal({ ...pair, behindMs: 2_500 })
+  })
+
   it('is never negative, though the peer may have told its position later than the source its end', () => {
     const lags = syncLags([
       storageView(1, { binlogEnd: { sequence: 9, timeMs: 10_000 } }),

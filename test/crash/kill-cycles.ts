@@ -8,9 +8,9 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isAfter } from '../../protocol/binlog-record.ts'
-import { readGroupAndName, writeGroupAndName } from '../../protocol/data-bodies.ts'
+import { readGroupAndName, readUploaded, writeGroupAndName, writeUploadHead } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { decodeFileName, formatFileId, parseFileId } from '../../protocol/file-id.ts'
+import { decodeFileName, type FileId, formatFileId, parseFileId } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { Phase } from '../../store/phase.ts'
@@ -103,8 +103,8 @@ export async function killCycles(options: KillCyclesOptions): Promise<KillFigure
 
 /** An upload of the SDK's kind. */
 interface Upload {
-  /** 16 bytes. */
-  readonly id: Buffer
+  /** 32 hex digits. */
+  readonly id: string
   readonly bytes: Buffer
 }
 
@@ -240,17 +240,18 @@ class KillRun {
   async #upload(connection: FrameClient): Promise<void> {
     const bytes = this.#content()
     const reply = await this.#ask(connection, COMMANDS.uploadFile, uploadBody(bytes))
-    if (reply !== undefined) this.#keep(reply, bytes)
+    if (reply !== undefined) this.#keep(readGroupAndName(reply), bytes)
   }
 
   /** An upload of our own client, which is sent again until it is answered. */
   async #uploadOnce(connection: FrameClient, upload: Upload): Promise<void> {
     this.#unanswered.add(upload)
-    const body = Buffer.concat([upload.id, uploadBody(upload.bytes)])
+    const head = writeUploadHead({ uploadId: upload.id, ack: 'one', ackTimeoutMs: undefined })
+    const body = Buffer.concat([head, uploadBody(upload.bytes)])
     const reply = await this.#ask(connection, COMMANDS.uploadOnce, body)
     if (reply === undefined) return
     this.#unanswered.delete(upload)
-    this.#keep(reply, upload.bytes)
+    this.#keep(readUploaded(reply), upload.bytes)
   }
 
   async #delete(connection: FrameClient): Promise<void> {
@@ -283,8 +284,8 @@ class KillRun {
     }
   }
 
-  #keep(reply: Buffer, bytes: Buffer): void {
-    const { file, wrong } = this.#manifest.keep(formatFileId(readGroupAndName(reply)), bytes)
+  #keep({ group, name }: FileId, bytes: Buffer): void {
+    const { file, wrong } = this.#manifest.keep(formatFileId({ group, name }), bytes)
     if (wrong !== undefined) this.#problem('wrong', wrong)
     this.figures.uploads++
     if (file.source === VICTIM) this.#onAcknowledged()
@@ -294,7 +295,7 @@ class KillRun {
     const id = Buffer.alloc(16)
     id.writeUInt32BE(this.#options.seed >>> 0, 0)
     id.writeUInt32BE(this.#uploadIds++, 12)
-    return { id, bytes: this.#content() }
+    return { id: id.toString('hex'), bytes: this.#content() }
   }
 
   /** Pieces of one noise: cheap, and different wherever they begin. */

@@ -72,6 +72,7 @@ for (;;) {
     segmentFileBytesMax: options.segmentFileBytesMax ?? SEGMENT_FILE_BYTES_MAX,
     hotFileBytes: 0,
     durability: 'fsync',
+    ack: 'one',
     credentials: own,
     clusterSecret: own.dataSecret ?? '',
     syncCredentials,

@@ -95,6 +95,7 @@ async function live(plan: PowerPlan): Promise<void> {
     segmentFileBytesMax: plan.segmentFileBytesMax,
     hotFileBytes: 0,
     durability: 'fsync',
+    ack: 'one',
     credentials: credentials('storage_group1'),
     syncCredentials: credentials('sync_group1'),
     clusterSecret: SECRET,

@@ -1,17 +1,24 @@
 import { expect } from 'chai'
 import fc from 'fast-check'
+import { ACK_TIMEOUT_MS_MAX, type AckLevel } from '../../protocol/ack.ts'
 import {
   extensionError,
   readDownload,
   readFileInfo,
   readGroupAndName,
+  readUploaded,
   readUploadFields,
+  readUploadHead,
   UPLOAD_FIXED_BYTES,
+  UPLOAD_STREAM_BYTES,
   writeDownload,
   writeFileInfo,
   writeGroupAndName,
+  writeReceipt,
   writeServer,
   writeUploadFields,
+  writeUploadHead,
+  writeUploadStream,
 } from '../../protocol/data-bodies.ts'
 import { HEADER_BYTES } from '../../protocol/frame.ts'
 import { GOLDEN_FRAMES } from './fastdfs-golden.ts'
@@ -44,6 +51,50 @@ describe('body of an upload', () => {
   it('has an extension that a name can keep', () => {
     expect(extensionError('tar.gz')).to.equal(undefined)
     for (const wrong of ['../a', 'a/b', '1234567']) expect(extensionError(wrong)?.code, wrong).to.equal('bad_request')
+  })
+})
+
+describe('head of our own uploads', () => {
+  const UPLOAD_ID = '00112233445566778899aabbccddeeff'
+
+  it('is an upload id, a level and a timeout; what is not said is 0', () => {
+    const heads: [AckLevel | undefined, number | undefined, string][] = [
+      [undefined, undefined, '0000000000'],
+      ['one', 1, '0100000001'],
+      ['quorum', 5_000, '0200001388'],
+      ['all', ACK_TIMEOUT_MS_MAX, '0300002710'],
+    ]
+    for (const [ack, ackTimeoutMs, hex] of heads) {
+      const head = { uploadId: UPLOAD_ID, ack, ackTimeoutMs }
+      expect(writeUploadHead(head).toString('hex')).to.equal(UPLOAD_ID + hex)
+      expect(readUploadHead(writeUploadHead(head))).to.deep.equal(head)
+    }
+  })
+
+  it('asks for no more than the longest timeout, and for no level that there is not', () => {
+    const head = writeUploadHead({ uploadId: UPLOAD_ID, ack: 'all', ackTimeoutMs: 10 ** 12 })
+    expect(readUploadHead(head).ackTimeoutMs).to.equal(ACK_TIMEOUT_MS_MAX)
+    head[16] = 4
+    expect(() => readUploadHead(head))
+      .to.throw()
+      .with.property('code', 'bad_request')
+  })
+
+  it('is in front of a stream, too', () => {
+    const head = { uploadId: UPLOAD_ID, ack: 'all', ackTimeoutMs: 9 } as const
+    const body = writeUploadStream({ ...head, storePathIndex: 7, extension: 'tgz' })
+    expect(body).to.have.lengthOf(UPLOAD_STREAM_BYTES)
+    expect(body.toString('hex')).to.equal(`${UPLOAD_ID}030000000907${Buffer.from('tgz').toString('hex')}000000`)
+    expect(readUploadHead(body)).to.deep.equal(head)
+  })
+})
+
+describe('receipt of our own uploads', () => {
+  it('is in front of group and name', () => {
+    const receipt = { replicas: 2, durable: true, source: 0x010203, epoch: 4, sequence: 2 ** 40 + 5 }
+    expect(writeReceipt(receipt).toString('hex')).to.equal('02010001020300000000000000040000010000000005')
+    const reply = Buffer.concat([writeReceipt({ ...receipt, durable: false }), writeGroupAndName('group1', NAME)])
+    expect(readUploaded(reply)).to.deep.equal({ receipt: { ...receipt, durable: false }, group: 'group1', name: NAME })
   })
 })
 

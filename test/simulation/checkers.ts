@@ -9,6 +9,7 @@ import { IN_FLIGHT_BYTES_MAX } from '../../store/block-pool.ts'
 import { isGoodOn, pathOf, plainNames, slotNames, type View } from './disk-view.ts'
 import type { Ledger } from './ledger.ts'
 import { DATA_DIRECTORY, type Machine, type SimCluster, STORAGES, STORE_PATHS } from './sim-cluster.ts'
+import type { Acknowledged } from './workload.ts'
 
 type Wrong = (what: string) => void
 
@@ -84,6 +85,39 @@ export function checkRecordsFirst(cluster: SimCluster, wrong: Wrong): void {
       if (!recorded.has(name)) wrong(`${machine.name} has given ${name} its name before its record was durable`)
     }
   }
+}
+
+/**
+ * An upload is durable on as many members as its receipt says, at that moment, and on as many as it asked for: at least of
+ * those that its source has shipped to before, and so must know.
+ */
+export function checkAcknowledged(
+  cluster: SimCluster,
+  { file, receipt, ack, begunMs }: Acknowledged,
+  wrong: Wrong,
+): void {
+  if (receipt.replicas === 1 && ack === 'one') return
+  const group = storageMachines(cluster).filter(({ name }) => STORAGES.get(name)!.group === file.group)
+  const source = group.find(({ name }) => STORAGES.get(name)!.storageId === receipt.source)!
+  const paths = source.disk.files(`${DATA_DIRECTORY}/marks`).filter(path => /\/\d+$/.test(path))
+  const marks = paths.filter(path => document(source.disk.read(path)) !== undefined)
+  const known = 1 + marks.length
+  const needed = { one: 1, quorum: Math.floor(known / 2) + 1, all: known }[ack]
+  if (receipt.replicas < needed) {
+    wrong(`${file.fileId} was acknowledged by ${receipt.replicas} members, and ${ack} of ${known} are ${needed}`)
+  }
+  // What a member lost since the upload was sent, it may have held.
+  const holders = group.filter(member => member.harmedMs >= begunMs || hasDurably(member, file.name))
+  if (holders.length < receipt.replicas) {
+    const found = holders.map(({ name }) => name).join(', ')
+    wrong(`${file.fileId} was acknowledged as held by ${receipt.replicas} members, and is durable on ${found}`)
+  }
+}
+
+/** A plain file is durable before its record, under a name that only its record tells. */
+function hasDurably(machine: Machine, name: string): boolean {
+  const record = recordsOf(machine, 'durable').find(record => record.name === name)
+  return record?.inSlot ? isGoodOn(machine.disk, name, 'durable') : record?.token !== undefined
 }
 
 /** Nothing grows past its limit while it works. */

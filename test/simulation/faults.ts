@@ -170,10 +170,11 @@ const FAULTS = {
     Object.assign(disk.faults, errors, { faultPath: new RegExp(`^${where}`) })
     return () => Object.assign(disk.faults, Object.fromEntries(ERRORS.map(kind => [kind, 0])))
   },
-  pathVanishes({ cluster, random, note }) {
+  pathVanishes({ cluster, random, untilMs, note }) {
     const machine = cluster.machine(random.pick(STORAGE_MACHINES))
     const { name, disk } = machine
     machine.hadErrors = true
+    machine.harmedMs = untilMs
     const path = random.pick(STORE_PATHS)
     note(`${path} of ${name} vanishes`)
     disk.vanish(path)
@@ -191,6 +192,7 @@ const FAULTS = {
     )
     const good = names.filter(name => isGoodOn(disk, name, 'now'))
     disk.flipBit(path, random)
+    cluster.machine(machine).harmedMs = cluster.loop.nowMs
     const spoilt = good.filter(name => !isGoodOn(disk, name, 'now'))
     const excused = spoilt.filter(name => !hasGoodCopy(cluster, machine, name))
     for (const name of excused) ledger.excuse(name)
@@ -219,6 +221,7 @@ const FAULTS = {
       if (record !== undefined) ledger.excuse(record.name)
     }
     machine.lostRecord ||= damaged.length > 0
+    machine.harmedMs = cluster.loop.nowMs
     note(`a bit flips in ${path} of ${name}: ${damaged.join(' | ')}`)
   },
   misdirected({ cluster, ledger, random, untilMs, note }) {
@@ -226,6 +229,7 @@ const FAULTS = {
     const { disk } = cluster.machine(machine)
     Object.assign(disk.faults, { misdirected: random.between(0.05, 0.3), misdirectedPath: /^\/store\d\/tmp/ })
     ledger.suspect(STORAGES.get(machine)!.storageId, untilMs)
+    cluster.machine(machine).harmedMs = untilMs
     note(`writes of ${machine} go to the wrong place`)
     return () => {
       disk.faults.misdirected = 0

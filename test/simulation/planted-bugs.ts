@@ -42,6 +42,14 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     seed: 2,
   },
   {
+    name: 'quorum-before-ack',
+    about: "an upload is acknowledged as held by a peer before the peer's answer",
+    file: 'actors/sync/replay-binlog.js',
+    find: 'done.then(() => replicas.confirm(peer.storageId, sequence)).catch(ignore);',
+    replace: 'replicas.confirm(peer.storageId, sequence); done.catch(ignore);',
+    seed: 2,
+  },
+  {
     name: 'apply-twice',
     about: 'a record that comes again is applied again',
     file: 'store/applied-records.js',

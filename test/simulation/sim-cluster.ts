@@ -68,6 +68,8 @@ export interface Machine {
   lives: number
   /** It has had errors in calls that were to succeed: what it did may have been done again. */
   hadErrors: boolean
+  /** Until when something that it had promised may have been spoilt or taken from its disks. */
+  harmedMs: number
   /** A record of its binlog cannot be read any more: what it had promised cannot be seen there. */
   lostRecord: boolean
 }
@@ -107,6 +109,7 @@ export class SimCluster {
         cutAfter: undefined,
         lives: 0,
         hadErrors: false,
+        harmedMs: Number.NEGATIVE_INFINITY,
         lostRecord: false,
       })
     }
@@ -142,6 +145,7 @@ export class SimCluster {
     const machine = this.machine(name)
     if (!this.#end(machine, 'power')) return
     machine.disk.replace()
+    machine.harmedMs = this.loop.nowMs
     this.#startIn(machine, this.#random.between(500, 8_000))
   }
 
@@ -206,6 +210,7 @@ export class SimCluster {
       segmentFileBytesMax: STORAGES.get(name)!.segmentFileBytesMax,
       hotFileBytes: 2 ** 16,
       durability: 'fsync',
+      ack: 'one',
       credentials: credentials(`storage_${group}`),
       clusterSecret: SECRET,
       bind: { host: name, port: 23000 },

@@ -7,6 +7,7 @@
 import type { Client } from '../../client/client.ts'
 import { toDfsError } from '../../protocol/errors.ts'
 import {
+  checkAcknowledged,
   checkIdle,
   checkKept,
   checkLimits,
@@ -22,7 +23,7 @@ import { bytesOf, Ledger } from './ledger.ts'
 import type { Life } from './life.ts'
 import { SeededRandom } from './seeded-random.ts'
 import { CLIENTS, SimCluster, STORAGES } from './sim-cluster.ts'
-import { work } from './workload.ts'
+import { type Acknowledged, work } from './workload.ts'
 
 const FAULTS_MS = 30_000
 /** After the mending: offline members are noticed in 4 s, retries wait 10 s at most, a silent NATS is noticed in 40 s. */
@@ -96,7 +97,8 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
     onClient: (machine, client, life) => {
       clients.set(machine, { client, life })
       const own = random.fork(`work of ${machine} ${cluster.machine(machine).lives}`)
-      const context = { loop, ledger, isSkipped, onViolation: wrong }
+      const onAcknowledged = (upload: Acknowledged) => checkAcknowledged(cluster, upload, wrong)
+      const context = { loop, ledger, isSkipped, onViolation: wrong, onAcknowledged }
       working.add(life)
       void work(context, client, life, own, FAULTS_MS).finally(() => working.delete(life))
       life.onEnd(() => working.delete(life))

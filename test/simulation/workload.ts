@@ -1,5 +1,6 @@
 /** What clients do: they upload, download, look and delete, and hold every answer against the ledger. */
-import type { Client } from '../../client/client.ts'
+import type { Client, Uploaded, UploadOptions } from '../../client/client.ts'
+import type { AckLevel, Receipt } from '../../protocol/ack.ts'
 import { DfsError, toDfsError } from '../../protocol/errors.ts'
 import type { EventLoop } from './event-loop.ts'
 import { bytesOf, type Ledger, type LedgerFile } from './ledger.ts'
@@ -21,6 +22,10 @@ const SIZES: readonly (readonly [min: number, max: number])[] = [
 const SMALL: typeof SIZES = [[1, 4 * KIB]]
 const BURST_UPLOADS_MAX = 12
 const PAUSE_MS_MAX = 250
+const ACKS: readonly AckLevel[] = ['one', 'one', 'quorum', 'all']
+const ACK_TIMEOUT_MS = 1_000
+/** An upload that too few members hold is sent again so often. */
+const ACK_ATTEMPTS_MAX = 3
 
 export interface WorkloadContext {
   readonly loop: EventLoop
@@ -28,6 +33,16 @@ export interface WorkloadContext {
   /** Whether an operation is left out, to find the few that matter. */
   readonly isSkipped: (operation: string) => boolean
   readonly onViolation: (what: string) => void
+  readonly onAcknowledged: (upload: Acknowledged) => void
+}
+
+/** What the answer to an upload promises. */
+export interface Acknowledged {
+  readonly file: LedgerFile
+  readonly receipt: Receipt
+  readonly ack: AckLevel
+  /** When it was sent first. */
+  readonly begunMs: number
 }
 
 /** Works until its life ends or `untilMs` is over. Operations of one client come one after another. */
@@ -85,24 +100,46 @@ async function fleeting(context: WorkloadContext, client: Client, life: Life, ra
 }
 
 async function upload(
-  { loop, ledger, onViolation }: Pick<WorkloadContext, 'loop' | 'ledger' | 'onViolation'>,
+  context: WorkloadContext,
   client: Client,
   life: Life,
   random: SeededRandom,
   sizes: typeof SIZES,
 ): Promise<LedgerFile | undefined> {
+  const { loop, ledger, onAcknowledged } = context
   const [min, max] = random.pick(sizes)
   const content = { number: random.below(2 ** 31), sizeBytes: min + random.below(max - min) }
   const bytes = bytesOf(content)
   const begunMs = loop.nowMs
   try {
     const asStream = random.chance(0.1)
-    const { fileId } = await client.upload(asStream ? inPieces(bytes, random) : bytes, { extension: 'bin' })
-    loop.note(life.name, `uploaded ${fileId}, ${content.sizeBytes} bytes`)
-    return ledger.acknowledged(fileId, content, begunMs)
+    const ack = random.pick(ACKS)
+    const { fileId, receipt } = await untilHeld(ack, random, options =>
+      client.upload(asStream ? inPieces(bytes, random) : bytes, options),
+    )
+    loop.note(life.name, `uploaded ${fileId}, ${content.sizeBytes} bytes, held by ${receipt.replicas}`)
+    const file = ledger.acknowledged(fileId, content, begunMs)
+    onAcknowledged({ file, receipt, ack, begunMs })
+    return file
   } catch (error) {
-    fail({ loop, ledger, onViolation }, life, 'upload', error, ACCEPTABLE)
+    fail(context, life, 'upload', error, [...ACCEPTABLE, 'ack_timeout'])
     return undefined
+  }
+}
+
+/** Sends an upload again, as the same one, while too few members hold it. */
+async function untilHeld(
+  ack: AckLevel,
+  random: SeededRandom,
+  send: (options: UploadOptions) => Promise<Uploaded>,
+): Promise<Uploaded> {
+  const uploadId = random.bytes(16).toString('hex')
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await send({ extension: 'bin', ack, ackTimeoutMs: ACK_TIMEOUT_MS, uploadId })
+    } catch (error) {
+      if (toDfsError(error).code !== 'ack_timeout' || attempt === ACK_ATTEMPTS_MAX) throw error
+    }
   }
 }
 

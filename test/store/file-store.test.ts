@@ -126,6 +126,11 @@ describe('plain store', () => {
       expect(crashed.store.end.sequence).to.equal(1 + START_SEQUENCES)
       await opened.close()
       const again = await workshop.open()
+      const file = await fill(await again.store.receive(0xff, 10), contentOf(10))
+      expect(await again.store.create(file, { extension: 'txt', uploadId: UPLOAD_ID })).to.deep.equal({
+        name,
+        sequence: 1,
+      })
       expect(again.store.recovery.redone).to.equal(0)
       expect(await upload(again.store, contentOf(10), UPLOAD_ID)).to.equal(name)
       expect(again.store.end.sequence).to.equal(1 + START_SEQUENCES)
@@ -157,7 +162,7 @@ describe('plain store', () => {
       for (let i = 0; i < 4; i++) names.push(await upload(store, contentOf(1)))
       expect(names.map(pathIndexOf)).to.deep.equal([0, 1, 0, 1])
       const file = await fill(await store.receive(1, 1), contentOf(1))
-      expect(pathIndexOf(await store.create(file, { extension: '', uploadId: undefined }))).to.equal(1)
+      expect(pathIndexOf((await store.create(file, { extension: '', uploadId: undefined })).name)).to.equal(1)
     })
 
     it('goes to the one with the most room, counting what is about to be written', async () => {

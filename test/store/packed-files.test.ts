@@ -478,7 +478,7 @@ describe('packed files', () => {
   it('and plain files share a binlog in the order of their records', async () => {
     const { store } = await open()
     const small = await upload(store, contentOf(10))
-    const large = await store.create(await fill(await store.receive(0xff, 10), contentOf(10)), {
+    const { name: large } = await store.create(await fill(await store.receive(0xff, 10), contentOf(10)), {
       extension: 'txt',
       uploadId: undefined,
     })

@@ -144,16 +144,16 @@ export async function fill(file: IncomingFile, content: Buffer): Promise<Incomin
 export async function upload(store: Store, content: Buffer, uploadId?: string, extension = 'txt'): Promise<string> {
   if (store.packs(content.length)) return pack(store, content, { uploadId, extension })
   const file = await store.receive(0xff, content.length)
-  return store.create(await fill(file, content), { extension, uploadId })
+  return (await store.create(await fill(file, content), { extension, uploadId })).name
 }
 
 /** Uploads content into a slot, on any store path unless told which. */
-export function pack(store: Store, content: Buffer, upload: Partial<PackedUpload> = {}): Promise<string> {
+export async function pack(store: Store, content: Buffer, upload: Partial<PackedUpload> = {}): Promise<string> {
   const sizeBytes = content.length
   const slot = Buffer.alloc(slotBytesFor(sizeBytes))
   content.copy(slot, SLOT_HEADER_BYTES)
   const fields = { storePathIndex: STORE_PATH_ANY, extension: 'txt', uploadId: undefined }
-  return store.pack(slot, { ...fields, sizeBytes, crc32: sumOf(content), ...upload })
+  return (await store.pack(slot, { ...fields, sizeBytes, crc32: sumOf(content), ...upload })).name
 }
 
 /** Reads a whole file through its checks; undefined if it is not there. */

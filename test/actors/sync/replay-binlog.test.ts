@@ -103,6 +103,7 @@ describe('a session of sync', function () {
       disk.heal()
       expect(corrupt).to.deep.equal([name])
       expect(await peerStore().open(name)).to.equal(undefined)
+      expect(context.replicas.holders({ name, sequence: 1 }), 'what the peer confirmed is no copy').to.equal(1)
       expect(peerStore().position(SOURCE)).to.include({ incomplete: true })
       for (let i = 0; i < 3; i++) others.set(await upload(contentOf(1000, i)), contentOf(1000, i))
       expect(await sessions()).to.deep.equal([])

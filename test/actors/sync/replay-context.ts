@@ -2,18 +2,24 @@
 import type { RunningStorage } from '../../../actors/storage/start-storage.ts'
 import type { ReplayContext } from '../../../actors/sync/replay-binlog.ts'
 import { silentLog } from '../../../runtime/log.ts'
-import { realWorld } from '../../../runtime/real-world.ts'
-import { Timers } from '../../../runtime/timers.ts'
 
 /** Replays from a storage server; names of damaged files go to `corrupt`. */
 export function replayContext(
-  { store, blocks, pool }: RunningStorage,
+  { store, blocks, pool, replicas }: RunningStorage,
   corrupt: string[],
   onEpochTooOld: (epochMin: number) => void = () => {},
 ): ReplayContext {
   return {
-    ...{ store, blocks, pool, log: silentLog(), cursors: new Map(), unreadable: new Map(), onProgress: () => {} },
-    timers: new Timers(realWorld().clock),
+    ...{
+      store,
+      blocks,
+      pool,
+      replicas,
+      log: silentLog(),
+      cursors: new Map(),
+      unreadable: new Map(),
+      onProgress: () => {},
+    },
     onCorruption: name => void corrupt.push(name),
     onEpochTooOld,
   }

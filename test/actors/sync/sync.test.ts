@@ -13,7 +13,7 @@ const PEER: Peer = { storageId: 2, host: 'b', ip: '10.0.0.2', port: 23000, epoch
 const MARK: PeerMark = { incarnation: '2'.repeat(32), sequence: 5, shipped: 5 }
 
 describe('sync', () => {
-  const behaviour = syncBehaviour({ storageId: 1, group: 'group1', epoch: 1, marks: new Map() })
+  const behaviour = syncBehaviour({ epoch: 1, marks: new Map() })
   let state: SyncState
 
   function tell(message: SyncMessage): readonly (SyncEffect | CommonEffect<SyncMessage>)[] {

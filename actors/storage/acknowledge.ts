@@ -1,0 +1,42 @@
+/** Answers uploads: at once, or when as many members hold them as were asked for. */
+import { type UploadHead, writeGroupAndName, writeReceipt } from '../../protocol/data-bodies.ts'
+import { DfsError } from '../../protocol/errors.ts'
+import { formatFileId } from '../../protocol/file-id.ts'
+import type { FrameReply } from '../../runtime/frame-server.ts'
+import type { Stored } from '../../store/store.ts'
+import type { PortContext } from './port-context.ts'
+
+/** Throws `busy` if an upload could not wait for its level: before anything of it is kept. */
+export function admitAck({ ack, replicas }: PortContext, head: UploadHead | undefined): void {
+  if ((head?.ack ?? ack) !== 'one' && replicas.isFull) throw new DfsError('busy', 'too many uploads wait for peers')
+}
+
+/**
+ * The reply to an upload whose file is durable here; FastDFS's clients have no head, and get no receipt. Rejects with
+ * `ack_timeout` if too few members hold it in time: the file stays.
+ */
+export function acknowledge(
+  context: PortContext,
+  stored: Stored,
+  head: UploadHead | undefined,
+): FrameReply | Promise<FrameReply> {
+  const { replicas, counts } = context
+  const level = head?.ack ?? context.ack
+  if (replicas.reaches(level, stored)) return replyTo(context, stored, head)
+  return replicas.wait(level, stored, head?.ackTimeoutMs).then(isReached => {
+    if (isReached) return replyTo(context, stored, head)
+    counts.ackTimeouts++
+    const fileId = formatFileId({ group: context.store.group, name: stored.name })
+    throw new DfsError('ack_timeout', `${replicas.holders(stored)} of ${replicas.members} members hold ${fileId}`)
+  })
+}
+
+function replyTo(context: PortContext, stored: Stored, head: UploadHead | undefined): FrameReply {
+  const { store, replicas, isDurable: durable, acknowledged } = context
+  const named = writeGroupAndName(store.group, stored.name)
+  if (head === undefined) return { status: 0, parts: [named], ...acknowledged }
+  const { storageId: source, epoch } = store
+  const { sequence } = stored
+  const receipt = writeReceipt({ replicas: replicas.holders(stored), durable, source, epoch, sequence })
+  return { status: 0, parts: [receipt, named], ...acknowledged }
+}
