@@ -1,5 +1,6 @@
 /** How a storage server keeps files: the options that `dfs storage` has, and `dfs up` passes on to its own. */
 import { type Command, Option } from 'commander'
+import { SCRUB_BYTES_PER_SECOND } from '../actors/scrub/scrub.ts'
 import type { StoreOptions } from '../store/file-store.ts'
 import { parseSize } from './sizes.ts'
 
@@ -9,6 +10,7 @@ export interface StoreFlags {
   readonly segmentMaxFile: number
   readonly hotFiles: number
   readonly durability: StoreOptions['durability']
+  readonly scrubRate: number
 }
 
 /** Adds the options to a command. */
@@ -27,6 +29,12 @@ export function addStoreFlags(command: Command): Command {
         .choices(['fsync', 'os'])
         .default('fsync'),
     )
+    .option(
+      '--scrub-rate <size>',
+      'bytes a second for reading all files again and again, to find bad ones; 0: none',
+      parseSize,
+      SCRUB_BYTES_PER_SECOND,
+    )
 }
 
 /** The same as they are given to another process. */
@@ -34,7 +42,7 @@ export function storeArguments(flags: StoreFlags): string[] {
   return [
     ...['--reserved', String(flags.reserved), '--store-path-choice', flags.storePathChoice],
     ...['--segment-max-file', String(flags.segmentMaxFile), '--hot-files', String(flags.hotFiles)],
-    ...['--durability', flags.durability],
+    ...['--durability', flags.durability, '--scrub-rate', String(flags.scrubRate)],
   ]
 }
 
@@ -46,5 +54,6 @@ export function storeOptionsOf(flags: StoreFlags) {
     segmentFileBytesMax: flags.segmentMaxFile,
     hotFileBytes: flags.hotFiles,
     durability: flags.durability,
+    scrub: { bytesPerSecond: flags.scrubRate },
   }
 }

@@ -31,13 +31,18 @@ export class StoredFile {
 
   /** Reads a block into a buffer of at least `BLOCK_BYTES` and returns it checked. Rejects with `corrupt`. */
   async readBlock(blockIndex: number, target: Buffer): Promise<Buffer> {
+    const { block, isGood } = await this.examineBlock(blockIndex, target)
+    if (!isGood) throw new DfsError('corrupt', `block ${blockIndex} of ${this.#path} fails its checksum`)
+    return block
+  }
+
+  /** The same, but a bad block is given out, too. */
+  async examineBlock(blockIndex: number, target: Buffer): Promise<{ block: Buffer; isGood: boolean }> {
     const offsetBytes = blockIndex * BLOCK_BYTES
     const wanted = Math.min(BLOCK_BYTES, this.sizeBytes - offsetBytes)
     const count = await this.#file.read(target.subarray(0, wanted), offsetBytes)
     const block = target.subarray(0, count)
-    const good = count === wanted && (await this.#check(blockIndex, block))
-    if (!good) throw new DfsError('corrupt', `block ${blockIndex} of ${this.#path} fails its checksum`)
-    return block
+    return { block, isGood: count === wanted && (await this.#check(blockIndex, block)) }
   }
 
   async close(): Promise<void> {

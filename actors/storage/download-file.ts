@@ -84,7 +84,7 @@ async function downloadSmall(
   } catch (error) {
     await release()
     if (toDfsError(error).code !== 'corrupt') throw error
-    noteCorruption(context, wanted.name, error as Error)
+    noteCorruption(context, wanted.name)
     if (request.connection.role === 'peer') throw error
     await request.turn()
     return askOthersInstead(context, parts, wanted, error)
@@ -124,9 +124,9 @@ function askOthersInstead(
   })
 }
 
-function noteCorruption(context: PortContext, name: string, error: Error): void {
+function noteCorruption(context: PortContext, name: string): void {
   context.counts.corruptBlocks++
-  context.onCorruption(name, error)
+  context.onCorruption(name)
 }
 
 /** Answers from an open file. The first block is read and checked before the reply begins, so that its status is true. */
@@ -207,7 +207,7 @@ async function readChecked(context: PortContext, file: StoredFile, name: string,
   try {
     return await file.readBlock(index, target)
   } catch (error) {
-    noteCorruption(context, name, error as Error)
+    noteCorruption(context, name)
     if (error instanceof DfsError) throw error
     // A block that cannot be read at all is treated as one that reads wrong.
     throw new DfsError('corrupt', `block ${index} of ${name} cannot be read`, { cause: error })

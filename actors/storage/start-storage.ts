@@ -33,6 +33,7 @@ import type { Endpoint } from '../../runtime/world.ts'
 import type { Flush } from '../../store/binlog.ts'
 import { BlockPool } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
+import { Quarantine } from '../../store/quarantine.ts'
 import type { Store } from '../../store/store.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
@@ -53,11 +54,18 @@ export interface RunningStorage extends RunningRole {
   readonly storageId: number
   readonly store: Store
   readonly blocks: BlockPool
+  readonly quarantine: Quarantine
   /** Connections to other members' data ports, as a peer. */
   readonly pool: FramePool
   onPeers(listener: (peers: readonly Peer[]) => void): void
   /** A peer has applied more of our records than we have: we lost data, and go on under another epoch. */
   epochTooOld(epochMin: number): void
+  /** Calls back with a file that could not be read as it should. */
+  onCorruption(listener: (name: string) => void): void
+  /** Counts in every report what others count beside this actor. */
+  addCounts(count: () => Readonly<Record<string, number>>): void
+  /** Tells people that a file is bad here. */
+  tellCorruption(name: string, problem: string): void
 }
 
 /** FastDFS clients keep connections for an hour; a body that stalls for half a minute will not come. */
@@ -85,6 +93,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     throw error
   })
   const { recovery } = store
+  const quarantine = await Quarantine.read(world.disk, options.dataDirectory)
   log.info({ storageId, group, epoch: store.epoch, end: store.end.sequence, ...recovery }, 'the store is recovered')
 
   const blocks = new BlockPool()
@@ -114,6 +123,8 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     failed: 0,
   }
   const peerListeners: ((peers: readonly Peer[]) => void)[] = []
+  const corruptionListeners: ((name: string) => void)[] = []
+  const counters: (() => Readonly<Record<string, number>>)[] = []
   let bus: Bus | undefined
   /** Where trackers answer beats. */
   let beatInbox = ''
@@ -142,7 +153,9 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     joined: () => actor.state?.joined === true,
     ownIp: () => ownIp,
     acknowledged: onPhase === undefined ? {} : { release: async () => onPhase('acknowledged') },
-    onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
+    onCorruption: name => {
+      for (const listener of corruptionListeners) listener(name)
+    },
   }
   const port = await FrameServer.listen({
     sockets: world.sockets,
@@ -173,10 +186,14 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     storageId,
     store,
     blocks,
+    quarantine,
     pool,
     ended,
     onPeers: listener => void peerListeners.push(listener),
     epochTooOld: epochMin => void actor.post({ type: 'epochTooOld', epochMin }),
+    onCorruption: listener => void corruptionListeners.push(listener),
+    addCounts: count => void counters.push(count),
+    tellCorruption: (name, problem) => tell('corruption', { file: `${group}/${name}`, problem }),
     stop: () => stop('stopped'),
   }
 
@@ -279,6 +296,8 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         recoveryDamagedLines: recovery.damagedLines,
         recoveryMissing: recovery.missing.length,
         recoveryOrphans: recovery.orphans.length,
+        badFiles: quarantine.count,
+        ...Object.assign({}, ...counters.map(count => count())),
       },
     }
   }

@@ -48,7 +48,7 @@ export interface ReplayContext {
   /** How often own files could not be read, by name. */
   readonly unreadable: Map<string, number>
   readonly onProgress: (peer: Peer, mark: PeerMark) => void
-  readonly onCorruption: (name: string, error: Error) => void
+  readonly onCorruption: (name: string) => void
   /** The peer knows more of our records than we do. */
   readonly onEpochTooOld: (epochMin: number) => void
 }
@@ -198,7 +198,7 @@ function noteUnreadable({ unreadable, onCorruption }: ReplayContext, name: strin
     const attempts = isCorrupt(error) ? READ_ATTEMPTS_MAX : (unreadable.get(name) ?? 0) + 1
     unreadable.set(name, attempts)
     if (attempts >= READ_ATTEMPTS_MAX) {
-      onCorruption(name, error)
+      onCorruption(name)
       return
     }
   }

@@ -136,6 +136,7 @@ export class SmallCluster {
       pool,
       onPeers: listener => member.storage.onPeers(listener),
       onEpochTooOld: epochMin => member.storage.epochTooOld(epochMin),
+      onCorruption: () => {},
     })
   }
 

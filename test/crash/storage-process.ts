@@ -11,6 +11,7 @@
  * before the load.
  */
 import { createInterface } from 'node:readline'
+import { SCRUB_BYTES_PER_SECOND } from '../../actors/scrub/scrub.ts'
 import { startStorageServer } from '../../bin/storage-server.ts'
 import { processLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
@@ -72,6 +73,7 @@ for (;;) {
     segmentFileBytesMax: options.segmentFileBytesMax ?? SEGMENT_FILE_BYTES_MAX,
     hotFileBytes: 0,
     durability: 'fsync',
+    scrub: { bytesPerSecond: SCRUB_BYTES_PER_SECOND },
     credentials: own,
     clusterSecret: own.dataSecret ?? '',
     syncCredentials,
