@@ -40,6 +40,11 @@ export async function fillStore(workshop: Workshop): Promise<Files> {
 
 /** Where the bytes of a name are: its own file, or a segment and where its slot begins. */
 export function placeOf({ directory }: OpenStore, name: string): { path: string; offsetBytes: number } {
+  return placeIn(directory, name)
+}
+
+/** The same below a data directory. */
+export function placeIn(directory: string, name: string): { path: string; offsetBytes: number } {
   const { slot, storageId, directory: below, baseName } = decodeFileName(name)
   if (slot === undefined) return { path: join(directory, 'store', 'data', below, baseName), offsetBytes: 0 }
   const segment = String(slot.segmentId).padStart(10, '0')
