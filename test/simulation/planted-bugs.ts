@@ -57,7 +57,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.sync();',
     replace: 'await this.#file.sync().catch(() => {});',
-    seed: 33,
+    seed: 131,
   },
   {
     name: 'torn-record-accepted',
