@@ -150,7 +150,8 @@ function checkStorage(view: StorageView): Check {
   if (!view.online) return fail(text, 'see whether it runs, and its log')
   switch (status) {
     case 'active':
-      return ok(text)
+      if ((view.report.counts.badFiles ?? 0) === 0) return ok(text)
+      return warn(text, 'its file `quarantine` names them; clients get those of its peers; see to its disks')
     case 'draining':
       return warn(text, 'it is about to stop; start it again')
     default:

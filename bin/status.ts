@@ -72,7 +72,8 @@ export function formatStatus(status: ClusterStatus, lags: readonly SyncLag[]): s
 /** How a storage server is, in a few words. */
 export function statusText({ report, online, beatAgeMs }: StorageView): string {
   if (!online) return `OFFLINE, last heard ${formatSeconds(beatAgeMs / 1000)} ago`
-  if (report.status === 'active') return 'active'
+  const badFiles = report.counts.badFiles ?? 0
+  if (report.status === 'active') return badFiles === 0 ? 'active' : `active, ${badFiles} bad files`
   return report.reason === undefined ? report.status : `${report.status}: ${report.reason}`
 }
 

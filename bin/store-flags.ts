@@ -1,5 +1,6 @@
 /** How a storage server keeps files: the options that `dfs storage` has, and `dfs up` passes on to its own. */
 import { type Command, Option } from 'commander'
+import { SCRUB_BYTES_PER_SECOND } from '../actors/scrub/scrub.ts'
 import { ACK_LEVELS, type AckLevel } from '../protocol/ack.ts'
 import type { StoreOptions } from '../store/file-store.ts'
 import { parseSize } from './sizes.ts'
@@ -11,6 +12,7 @@ export interface StoreFlags {
   readonly hotFiles: number
   readonly durability: StoreOptions['durability']
   readonly ack: AckLevel
+  readonly scrubRate: number
 }
 
 /** Adds the options to a command. */
@@ -34,6 +36,12 @@ export function addStoreFlags(command: Command): Command {
         .choices(ACK_LEVELS)
         .default('one'),
     )
+    .option(
+      '--scrub-rate <size>',
+      'bytes a second for reading all files again and again, to find bad ones; 0: none',
+      parseSize,
+      SCRUB_BYTES_PER_SECOND,
+    )
 }
 
 /** The same as they are given to another process. */
@@ -41,7 +49,7 @@ export function storeArguments(flags: StoreFlags): string[] {
   return [
     ...['--reserved', String(flags.reserved), '--store-path-choice', flags.storePathChoice],
     ...['--segment-max-file', String(flags.segmentMaxFile), '--hot-files', String(flags.hotFiles)],
-    ...['--durability', flags.durability, '--ack', flags.ack],
+    ...['--durability', flags.durability, '--ack', flags.ack, '--scrub-rate', String(flags.scrubRate)],
   ]
 }
 
@@ -54,5 +62,6 @@ export function storeOptionsOf(flags: StoreFlags) {
     hotFileBytes: flags.hotFiles,
     durability: flags.durability,
     ack: flags.ack,
+    scrub: { bytesPerSecond: flags.scrubRate },
   }
 }

@@ -49,8 +49,18 @@ export async function listBinlogFiles(disk: Disk, directory: string, epoch: numb
 
 /** The last epoch before one that has files. */
 export async function epochBefore(disk: Disk, directory: string, epoch: number): Promise<number | undefined> {
-  const epochs = (await disk.list(directory)).map(name => Number(FILE_NAME.exec(name)?.[1] ?? epoch))
-  return epochs.filter(other => other < epoch).sort((a, b) => b - a)[0]
+  return (await epochsOf(disk, directory)).findLast(other => other < epoch)
+}
+
+/** The first epoch after one that has files. */
+export async function epochAfter(disk: Disk, directory: string, epoch: number): Promise<number | undefined> {
+  return (await epochsOf(disk, directory)).find(other => other > epoch)
+}
+
+/** In order; one that has several files several times. */
+async function epochsOf(disk: Disk, directory: string): Promise<number[]> {
+  const epochs = (await disk.list(directory)).flatMap(name => FILE_NAME.exec(name)?.[1] ?? [])
+  return epochs.map(Number).sort((a, b) => a - b)
 }
 
 /** The file that holds a sequence, or would. */

@@ -24,8 +24,15 @@ export interface BinlogCursor {
  * Reads the records of an epoch after one sequence up to another, in order. Lines that are damaged are left out and
  * told to `onDamage`: one bad line must not keep all that follow from the peers.
  */
-export async function* readRecords(...args: Parameters<typeof readRecordPages>): AsyncGenerator<ReadRecord> {
-  for await (const page of readRecordPages(...args)) yield* page
+export async function* readRecords(
+  ...[disk, directory, epoch, range, onDamage, cursor = {}]: Parameters<typeof readRecordPages>
+): AsyncGenerator<ReadRecord> {
+  for await (const page of pagesOf(disk, directory, epoch, range, onDamage, cursor)) {
+    for (const { record, line, at } of page) {
+      cursor.at = at
+      yield { record, line }
+    }
+  }
 }
 
 /** The same, with all records at once that came with one read: some hundred. */
@@ -37,6 +44,20 @@ export async function* readRecordPages(
   onDamage: (path: string, offsetBytes: number) => void,
   cursor: BinlogCursor = {},
 ): AsyncGenerator<readonly ReadRecord[]> {
+  for await (const page of pagesOf(disk, directory, epoch, range, onDamage, cursor)) {
+    cursor.at = page.at(-1)!.at
+    yield page
+  }
+}
+
+/** A record, and where one goes on behind it. */
+interface PlacedRecord extends ReadRecord {
+  readonly at: NonNullable<BinlogCursor['at']>
+}
+
+async function* pagesOf(
+  ...[disk, directory, epoch, range, onDamage, cursor]: Required<Parameters<typeof readRecordPages>>
+): AsyncGenerator<readonly PlacedRecord[]> {
   const files = await listBinlogFiles(disk, directory, epoch)
   const first = fileOf(files, range.after + 1) ?? files[0]
   if (first === undefined) return
@@ -48,15 +69,15 @@ export async function* readRecordPages(
       const goesOn = at?.path === path && at.sequence === range.after
       const from = goesOn ? at.nextBytes : await findSequence(file, range.after + 1)
       for await (const lines of readPages(file, from)) {
-        const page: ReadRecord[] = []
+        const page: PlacedRecord[] = []
         let isLast = false
         for (const { record, text, offsetBytes } of lines) {
           if (record === undefined) onDamage(path, offsetBytes)
           else if (record.sequence > range.until) isLast = true
           else if (record.sequence > range.after) {
-            page.push({ record, line: text })
-            cursor.at = { path, sequence: record.sequence, nextBytes: offsetBytes + text.length + 1 }
-            isLast = record.sequence === range.until
+            const { sequence } = record
+            page.push({ record, line: text, at: { path, sequence, nextBytes: offsetBytes + text.length + 1 } })
+            isLast = sequence === range.until
           }
           if (isLast) break
         }

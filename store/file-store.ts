@@ -396,6 +396,17 @@ export class FileStore implements Store {
     return [...this.#paths.values()].map(path => path.report)
   }
 
+  async namesFrom(storePathIndex: number, directoryIndex: number) {
+    return this.#paths.get(storePathIndex)?.namesFrom(directoryIndex)
+  }
+
+  isSound(file: FileNameParts): Promise<boolean> {
+    return checkSound(this.#pathOf(file)).then(
+      () => true,
+      () => false,
+    )
+  }
+
   noteFailure(name: string, error: unknown): void {
     this.#noteFailure(this.#pathOf(decodeFileName(name)), error)
   }

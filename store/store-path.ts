@@ -17,6 +17,8 @@ import { Segments } from './segments.ts'
 
 const STORE_PATH_VERSION = 1
 
+const DIRECTORY_NAME = /^[0-9A-F]{2}$/
+
 export interface StorePathOptions {
   /** Never given to uploads. */
   readonly reservedBytes: number
@@ -129,6 +131,26 @@ export class StorePath {
     }
   }
 
+  /** Names in the first directory there is from an index on, in order; undefined behind the last. Rejects if the disk is not there. */
+  async namesFrom(directoryIndex: number): Promise<{ directoryIndex: number; names: string[] } | undefined> {
+    await this.checkPresent()
+    if (directoryIndex >= DIRECTORIES * DIRECTORIES) return undefined
+    const data = join(this.root, 'data')
+    const from = directoryName(directoryIndex)
+    for (const parent of (await this.#disk.list(data)).filter(isDirectoryName).sort()) {
+      if (parent < from.slice(0, 2)) continue
+      const owns = (await this.#disk.list(join(data, parent))).filter(isDirectoryName).sort()
+      const directory = owns.map(own => `${parent}/${own}`).find(found => found >= from)
+      if (directory === undefined) continue
+      const names = (await this.#disk.list(join(data, directory))).sort()
+      return {
+        directoryIndex: Number.parseInt(directory.replace('/', ''), 16),
+        names: names.map(name => nameAt(this.index, directory, name)),
+      }
+    }
+    return undefined
+  }
+
   /** Notes that a file's directory has to be synced before the record of the change may be forgotten. */
   noteChange(file: Pick<FileNameParts, 'directory'>): void {
     this.#changed.add(join(this.root, 'data', file.directory))
@@ -211,4 +233,8 @@ export class StorePath {
     }
     return found
   }
+}
+
+function isDirectoryName(name: string): boolean {
+  return DIRECTORY_NAME.test(name)
 }

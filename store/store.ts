@@ -129,6 +129,16 @@ export interface Store {
   /** Measures the disks anew. */
   measure(): Promise<readonly StorePathReport[]>
   readonly storePaths: readonly StorePathReport[]
+  /**
+   * Names of whatever lies in the first directory of plain files there is from an index on, in order; undefined behind the
+   * last. Rejects if the disk of the store path is not there.
+   */
+  namesFrom(
+    storePathIndex: number,
+    directoryIndex: number,
+  ): Promise<{ directoryIndex: number; names: readonly string[] } | undefined>
+  /** Whether the disk of a file is there and good. */
+  isSound(file: FileNameParts): Promise<boolean>
   /** Takes note of a read or write that failed on a file's disk. */
   noteFailure(name: string, error: unknown): void
   /** Finishes what is under way, writes a checkpoint, lets go of the directory. */

@@ -51,6 +51,15 @@ export class StoredFile {
     return target.subarray(0, wanted)
   }
 
+  /** Reads one block, and gives it out if it is bad, too. */
+  async examineBlock(blockIndex: number, target: Buffer): Promise<{ block: Buffer; isGood: boolean }> {
+    const offsetBytes = blockIndex * BLOCK_BYTES
+    const wanted = Math.min(BLOCK_BYTES, this.sizeBytes - offsetBytes)
+    const count = await this.#file.read(target.subarray(0, wanted), offsetBytes)
+    const block = target.subarray(0, count)
+    return { block, isGood: count === wanted && (await this.#check(blockIndex, block)) }
+  }
+
   /** The CRC32 of the first bytes, whole blocks, by what the sidecar says; undefined if it does not tell. */
   async crc32Of(bytes: number): Promise<number | undefined> {
     if (bytes % BLOCK_BYTES !== 0 || bytes > this.sizeBytes || !hasSidecar(this.sizeBytes)) return undefined

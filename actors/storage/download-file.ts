@@ -87,7 +87,7 @@ async function downloadSmall(
   } catch (error) {
     await release()
     if (toDfsError(error).code !== 'corrupt') throw error
-    noteCorruption(context, wanted.name, error as Error)
+    noteCorruption(context, wanted.name)
     if (request.connection.role === 'peer') throw error
     await request.turn()
     return askOthersInstead(context, parts, wanted, error)
@@ -127,9 +127,9 @@ function askOthersInstead(
   })
 }
 
-function noteCorruption(context: PortContext, name: string, error: Error): void {
+function noteCorruption(context: PortContext, name: string): void {
   context.counts.corruptBlocks++
-  context.onCorruption(name, error)
+  context.onCorruption(name)
 }
 
 /** Answers from an open file. The first piece is read and checked before the reply begins, so that its status is true. */
@@ -183,7 +183,7 @@ async function nextPiece(context: PortContext, name: string, pieces: AsyncGenera
   try {
     return (await pieces.next()).value ?? NOTHING
   } catch (error) {
-    noteCorruption(context, name, error as Error)
+    noteCorruption(context, name)
     if (error instanceof DfsError) throw error
     // A piece that cannot be read at all is treated as one that reads wrong.
     throw new DfsError('corrupt', `${name} cannot be read`, { cause: error })

@@ -54,8 +54,8 @@ export interface PortContext {
   readonly ownIp: () => string
   /** What is to be done once a change has been answered, if anybody listens to its phases. */
   readonly acknowledged: Pick<FrameReply, 'release'>
-  /** Tells the world that a copy is bad. */
-  readonly onCorruption: (name: string, error: Error) => void
+  /** Told of a file that could not be read as it should. */
+  readonly onCorruption: (name: string) => void
 }
 
 /** Checks that a name is one of this group. Throws `bad_file_id`. */

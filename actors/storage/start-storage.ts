@@ -35,6 +35,7 @@ import { BlockPool } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
 import { MarkFiles } from '../../store/mark-file.ts'
 import { PartialFiles } from '../../store/partial-files.ts'
+import { Quarantine } from '../../store/quarantine.ts'
 import { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import { BinlogFeed } from './binlog-feed.ts'
@@ -59,6 +60,7 @@ export interface RunningStorage extends RunningRole {
   readonly storageId: number
   readonly store: Store
   readonly blocks: BlockPool
+  readonly quarantine: Quarantine
   /** Connections to other members' data ports, as a peer. */
   readonly pool: FramePool
   /** What the peers have of our records, as sync learns it. */
@@ -66,6 +68,12 @@ export interface RunningStorage extends RunningRole {
   onPeers(listener: (peers: readonly Peer[]) => void): void
   /** A peer has applied more of our records than we have: we lost data, and go on under another epoch. */
   epochTooOld(epochMin: number): void
+  /** Calls back with a file that could not be read as it should. */
+  onCorruption(listener: (name: string) => void): void
+  /** Counts in every report what others count beside this actor. */
+  addCounts(count: () => Readonly<Record<string, number>>): void
+  /** Tells people that a file is bad here. */
+  tellCorruption(name: string, problem: string): void
 }
 
 /** FastDFS clients keep connections for an hour; a body that stalls for half a minute will not come. */
@@ -93,6 +101,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     throw error
   })
   const { recovery } = store
+  const quarantine = await Quarantine.read(world.disk, options.dataDirectory)
   log.info({ storageId, group, epoch: store.epoch, end: store.end.sequence, ...recovery }, 'the store is recovered')
 
   const blocks = new BlockPool()
@@ -133,6 +142,8 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     replicas.expect(peer, epoch === store.epoch ? sequence : 0)
   }
   const peerListeners: ((peers: readonly Peer[]) => void)[] = []
+  const corruptionListeners: ((name: string) => void)[] = []
+  const counters: (() => Readonly<Record<string, number>>)[] = []
   let bus: Bus | undefined
   /** Where trackers answer beats. */
   let beatInbox = ''
@@ -165,7 +176,9 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     joined: () => actor.state?.joined === true,
     ownIp: () => ownIp,
     acknowledged: onPhase === undefined ? {} : { release: async () => onPhase('acknowledged') },
-    onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
+    onCorruption: name => {
+      for (const listener of corruptionListeners) listener(name)
+    },
   }
   const feed = new BinlogFeed({ context, group, storageId, bus: () => bus })
   const port = await FrameServer.listen({
@@ -198,11 +211,15 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     storageId,
     store,
     blocks,
+    quarantine,
     pool,
     replicas,
     ended,
     onPeers: listener => void peerListeners.push(listener),
     epochTooOld: epochMin => void actor.post({ type: 'epochTooOld', epochMin }),
+    onCorruption: listener => void corruptionListeners.push(listener),
+    addCounts: count => void counters.push(count),
+    tellCorruption: (name, problem) => tell('corruption', { file: `${group}/${name}`, problem }),
     stop: () => stop('stopped'),
   }
 
@@ -307,6 +324,8 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         recoveryDamagedLines: recovery.damagedLines,
         recoveryMissing: recovery.missing.length,
         recoveryOrphans: recovery.orphans.length,
+        badFiles: quarantine.count,
+        ...Object.assign({}, ...counters.map(count => count())),
       },
     }
   }

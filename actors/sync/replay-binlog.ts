@@ -55,7 +55,7 @@ export interface ReplayContext {
   /** How often own files could not be read, by name. */
   readonly unreadable: Map<string, number>
   readonly onProgress: (peer: Peer, mark: PeerMark) => void
-  readonly onCorruption: (name: string, error: Error) => void
+  readonly onCorruption: (name: string) => void
   /** The peer knows more of our records than we do. */
   readonly onEpochTooOld: (epochMin: number) => void
 }
@@ -224,7 +224,7 @@ function noteUnreadable({ unreadable, replicas, onCorruption }: ReplayContext, n
     unreadable.set(name, attempts)
     if (attempts >= READ_ATTEMPTS_MAX) {
       replicas.lacks(name)
-      onCorruption(name, error)
+      onCorruption(name)
       return
     }
   }

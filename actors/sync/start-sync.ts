@@ -36,6 +36,8 @@ export interface SyncOptions {
   readonly onPeers: (listener: (peers: readonly Peer[]) => void) => void
   /** Told when a peer knows more of our records than we do. */
   readonly onEpochTooOld: (epochMin: number) => void
+  /** Told of an own file that is shipped as unreadable. */
+  readonly onCorruption: (name: string) => void
 }
 
 export async function startSync(context: RoleContext, options: SyncOptions): Promise<RunningRole> {
@@ -68,7 +70,7 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
       actor.post({ type: 'progress', storageId: peer, mark })
     },
     onEpochTooOld: options.onEpochTooOld,
-    onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
+    onCorruption: options.onCorruption,
   }
   const actor = new Actor<SyncState, SyncMessage, SyncEffect>(
     syncBehaviour({ epoch, marks }),

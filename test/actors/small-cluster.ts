@@ -141,6 +141,7 @@ export class SmallCluster {
       replicas,
       onPeers: listener => member.storage.onPeers(listener),
       onEpochTooOld: epochMin => member.storage.epochTooOld(epochMin),
+      onCorruption: () => {},
     })
   }
 

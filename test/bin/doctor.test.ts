@@ -33,6 +33,14 @@ describe('dfs doctor', () => {
     expect(levels).to.deep.equal(['fail', 'fail', 'ok', 'ok'])
   })
 
+  it('warns of files that are known to be bad', () => {
+    const { counts } = storageView(1, {}).report
+    expect(withStorage({ counts: { ...counts, badFiles: 3 } })).to.deep.equal([
+      'warn storage server 1 of group1: active, 3 bad files',
+    ])
+    expect(withStorage({ counts: { ...counts, badFiles: 0 } })).to.deep.equal([])
+  })
+
   it('fails for a store path that is full or cannot be written, and warns before', () => {
     const path = { index: 3, totalBytes: 100 * GIB, freeBytes: 50 * GIB, reservedBytes: GIB, writable: true }
     const found = [

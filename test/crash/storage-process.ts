@@ -11,6 +11,7 @@
  * before the load.
  */
 import { createInterface } from 'node:readline'
+import { SCRUB_BYTES_PER_SECOND } from '../../actors/scrub/scrub.ts'
 import { startStorageServer } from '../../bin/storage-server.ts'
 import { processLog } from '../../runtime/log.ts'
 import { realWorld } from '../../runtime/real-world.ts'
@@ -73,6 +74,7 @@ for (;;) {
     hotFileBytes: 0,
     durability: 'fsync',
     ack: 'one',
+    scrub: { bytesPerSecond: SCRUB_BYTES_PER_SECOND },
     credentials: own,
     clusterSecret: own.dataSecret ?? '',
     syncCredentials,

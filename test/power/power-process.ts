@@ -8,6 +8,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { SCRUB_BYTES_PER_SECOND } from '../../actors/scrub/scrub.ts'
 import { startTracker } from '../../actors/tracker/start-tracker.ts'
 import { startStorageServer } from '../../bin/storage-server.ts'
 import { Client } from '../../client/client.ts'
@@ -96,6 +97,7 @@ async function live(plan: PowerPlan): Promise<void> {
     hotFileBytes: 0,
     durability: 'fsync',
     ack: 'one',
+    scrub: { bytesPerSecond: SCRUB_BYTES_PER_SECOND },
     credentials: credentials('storage_group1'),
     syncCredentials: credentials('sync_group1'),
     clusterSecret: SECRET,

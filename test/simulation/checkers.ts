@@ -226,7 +226,8 @@ export function checkKept(cluster: SimCluster, ledger: Ledger, wrong: Wrong): vo
   }
 }
 
-function storageMachines(cluster: SimCluster): Machine[] {
+/** All machines that run a storage server. */
+export function storageMachines(cluster: SimCluster): Machine[] {
   return [...STORAGES.keys()].map(name => cluster.machine(name))
 }
 
@@ -278,7 +279,7 @@ function appliedOf(peer: Machine, storageId: number, epoch: number): number {
 }
 
 /** All records of a machine that can be read, oldest first. */
-function recordsOf({ disk }: Machine, view: View): BinlogRecord[] {
+export function recordsOf({ disk }: Machine, view: View): BinlogRecord[] {
   const records: BinlogRecord[] = []
   for (const path of disk.files(`${DATA_DIRECTORY}/binlog`)) {
     for (const line of (disk.read(path, view) ?? Buffer.alloc(0)).toString('latin1').split('\n')) {

@@ -62,12 +62,14 @@ export function isGoodOn(disk: SimDisk, name: string, view: View): boolean {
   return !hasSidecar(file.sizeBytes) || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
 }
 
-function slotIn(segment: Buffer, { slot }: FileNameParts): Buffer {
+/** What is in the place of a file's slot, as far as the segment goes. */
+export function slotIn(segment: Buffer, { slot }: FileNameParts): Buffer {
   const { offsetBytes, slotBytes } = slot!
   return segment.subarray(offsetBytes, offsetBytes + slotBytes)
 }
 
-function sidecarOf(bytes: Buffer): Buffer {
+/** The sidecar that belongs to a file's bytes. */
+export function sidecarOf(bytes: Buffer): Buffer {
   const sums = new SidecarWriter()
   for (let at = 0; at < bytes.length; at += BLOCK_BYTES) sums.add(bytes.subarray(at, at + BLOCK_BYTES))
   return sums.encode(bytes.length)

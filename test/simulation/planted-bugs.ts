@@ -65,7 +65,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.sync();',
     replace: 'await this.#file.sync().catch(() => {});',
-    seed: 33,
+    seed: 131,
   },
   {
     name: 'torn-record-accepted',
@@ -109,5 +109,21 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(offsetBytes);',
     replace: '',
     seed: 57,
+  },
+  {
+    name: 'scrub-trusts-slots',
+    about: 'the scrub does not compare the bytes of a slot with its checksum',
+    file: 'store/scrub-file.js',
+    find: 'return contentOf(slot, { sizeBytes: file.sizeBytes, crc32: file.crc32 }) === undefined ? BAD_SLOT : GOOD;',
+    replace: 'return GOOD;',
+    seed: 52,
+  },
+  {
+    name: 'scrub-blames-files',
+    about: 'the scrub takes a disk that is away for files that are bad',
+    file: 'store/scrub-file.js',
+    find: "return { is: (await store.isSound(file)) ? 'unreadable' : 'away' };",
+    replace: "return { is: 'bad', part: 'unreadable' };",
+    seed: 22,
   },
 ]

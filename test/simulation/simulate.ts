@@ -21,6 +21,7 @@ import { EventLoop } from './event-loop.ts'
 import { drawFaults, type Fault, mendAll, schedule } from './faults.ts'
 import { bytesOf, Ledger } from './ledger.ts'
 import type { Life } from './life.ts'
+import { checkFound, passesOf, ScrubChecker } from './scrub-checkers.ts'
 import { SeededRandom } from './seeded-random.ts'
 import { CLIENTS, SimCluster, STORAGES } from './sim-cluster.ts'
 import { type Acknowledged, work } from './workload.ts'
@@ -105,6 +106,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
     },
   })
   const onRejection = (error: unknown) => wrong(`a rejection that nobody handled: ${(error as Error)?.stack ?? error}`)
+  const scrubChecker = new ScrubChecker()
   process.on('unhandledRejection', onRejection)
   const faults = drawFaults(random.fork('faults'), FAULTS_MS).filter(({ number }) => !withoutFaults.has(number))
   try {
@@ -124,8 +126,10 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
         wrong(`not alike after ${convergedMs} ms: ${left.slice(0, 5).join('; ')}`)
     }
     if (violation === undefined) await readBack()
+    const passes = passesOf(cluster)
     if (violation === undefined) await runChecked(loop.nowMs + IDLE_MS)
     if (violation === undefined) {
+      checkFound(cluster, passes, wrong)
       checkKept(cluster, ledger, wrong)
       checkRecords(cluster, ledger, wrong)
       checkIdle(cluster, wrong)
@@ -159,6 +163,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       checkOrder(cluster, wrong)
       checkRecordsFirst(cluster, wrong)
       checkLimits(cluster, wrong)
+      scrubChecker.check(cluster, wrong)
     }
   }
 
