@@ -101,7 +101,11 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     throw error
   })
   const { recovery } = store
-  const quarantine = await Quarantine.read(world.disk, options.dataDirectory)
+  const quarantine = await Quarantine.read(world.disk, options.dataDirectory).catch(async error => {
+    await store.close()
+    await lock.release()
+    throw error
+  })
   log.info({ storageId, group, epoch: store.epoch, end: store.end.sequence, ...recovery }, 'the store is recovered')
 
   const blocks = new BlockPool()
