@@ -21,16 +21,16 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'ack-before-durable',
     about: 'an upload is acknowledged before its record is durable',
     file: 'store/binlog.js',
-    find: 'await this.#file.sync();',
-    replace: 'void this.#file.sync().catch(() => {});',
+    find: 'await this.#file.writeDurably([bytes], this.#fileBytes);',
+    replace: 'await this.#file.write([bytes], this.#fileBytes);',
     seed: 2,
   },
   {
     name: 'rename-before-record',
     about: 'a file gets its name before its record is written',
     file: 'store/file-store.js',
-    find: 'effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),',
-    replace: 'effect: (early => () => early)(this.#place(path, token, name)),',
+    find: 'const effect = () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error));',
+    replace: 'const effect = (early => () => early)(this.#place(path, token, name));',
     seed: 2,
   },
   {
@@ -63,8 +63,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'fsync-error-ignored',
     about: 'a failed sync of the binlog is taken for a good one',
     file: 'store/binlog.js',
-    find: 'await this.#file.sync();',
-    replace: 'await this.#file.sync().catch(() => {});',
+    find: 'await this.#file.writeDurably([bytes], this.#fileBytes);',
+    replace: 'await this.#file.write([bytes], this.#fileBytes).then(() => this.#file.sync().catch(() => {}));',
     seed: 131,
   },
   {
@@ -80,10 +80,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'delete-overtakes-create',
     about: 'a deletion takes effect before the creation it follows',
     file: 'store/binlog.js',
-    find: `await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run));
-        await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run));`,
-    replace: `await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run));
-        await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run));`,
+    find: 'for (const isTurn of [isCreate, isDelete])',
+    replace: 'for (const isTurn of [isDelete, isCreate])',
     seed: 4,
   },
   {
@@ -98,8 +96,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'slot-not-durable',
     about: 'a small file is acknowledged before its slot is durable',
     file: 'store/segment-file.js',
-    find: 'await allDone([this.#enter(), this.sync()]);',
-    replace: 'await this.#enter();',
+    find: 'this.#writeDurably(run)',
+    replace: 'this.#file.write(run.parts, run.offsetBytes)',
     seed: 6,
   },
   {
