@@ -23,7 +23,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.sync();',
     replace: 'void this.#file.sync().catch(() => {});',
-    seed: 2,
+    seed: 5,
   },
   {
     name: 'rename-before-record',
@@ -31,7 +31,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/file-store.js',
     find: 'effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),',
     replace: 'effect: (early => () => early)(this.#place(path, token, name)),',
-    seed: 2,
+    seed: 3,
   },
   {
     name: 'mark-before-ack',
@@ -49,7 +49,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     replace: `const isKnown = () => false;
         const { origin, previous } = shipments[0].shipped;
         if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
-    seed: 27,
+    seed: 36,
   },
   {
     name: 'fsync-error-ignored',
@@ -76,7 +76,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
         await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run));`,
     replace: `await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run));
         await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run));`,
-    seed: 4,
+    seed: 6,
   },
   {
     name: 'stale-mark-accepted',
@@ -92,7 +92,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/segment-file.js',
     find: 'await allDone([this.#enter(), this.sync()]);',
     replace: 'await this.#enter();',
-    seed: 6,
+    seed: 8,
   },
   {
     name: 'record-without-slot',
