@@ -62,7 +62,7 @@ export class PartialFiles {
   async keep({ origin, record }: ShippedRecord, file: IncomingFile): Promise<void> {
     const { storageId } = origin
     const before = this.#kept.get(storageId)
-    const cancel = this.#timers.set(PARTIAL_FILE_MS, () => void this.#drop(storageId, kept))
+    const cancel = this.#timers.set(PARTIAL_FILE_MS, () => void this.#drop(storageId, kept).catch(ignore))
     const compared = file.isIntact(this.#blocks).then(
       isIntact => {
         kept.isIntact = isIntact
