@@ -31,7 +31,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/file-store.js',
     find: 'effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),',
     replace: 'effect: (early => () => early)(this.#place(path, token, name)),',
-    seed: 2,
+    seed: 4,
   },
   {
     name: 'mark-before-ack',
@@ -57,7 +57,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     replace: `const isKnown = () => false;
         const { origin, previous } = shipments[0].shipped;
         if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
-    seed: 27,
+    seed: 154,
   },
   {
     name: 'fsync-error-ignored',
@@ -100,7 +100,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/segment-file.js',
     find: 'await allDone([this.#enter(), this.sync()]);',
     replace: 'await this.#enter();',
-    seed: 6,
+    seed: 1,
   },
   {
     name: 'record-without-slot',
