@@ -10,6 +10,8 @@ const SOCKETS = 4
 const OUTSTANDING = 32
 /** Large files at a time, and in a run. */
 const LARGE_OUTSTANDING = 2
+/** Each get of the Object Store leaves a consumer behind for some minutes, and a NATS account has 4,096 of them. */
+const OBJECT_GETS = 500
 const LARGE_COUNT = 4
 const HOT_FILES = 16
 
@@ -51,7 +53,8 @@ export async function* sdkRows(bed: TestBed, { pairs, seconds, quick }: SdkRowOp
     await bed.checkWritten(bed.ids.slice(0, 1))
     return runOf(result)
   }
-  const get = async () => runOf(await run('run-object-store', [`down${fixed}`, ops, sizeBytes, outstanding, limit]))
+  const gets = isLarge ? LARGE_COUNT : OBJECT_GETS
+  const get = async () => runOf(await run('run-object-store', ['downn', ops, sizeBytes, outstanding, gets]))
   if (besideNull)
     yield row(
       'download by SDK',

@@ -58,10 +58,19 @@ const LINE =
 
 /** Formats a record as its line, the line feed included. */
 export function encodeRecord(record: BinlogRecord): string {
-  const extent = record.token !== undefined ? `t:${record.token}` : record.lacksFile ? '!' : record.inSlot ? 's' : '-'
-  const origin = record.origin ? `${record.origin.storageId}:${record.origin.epoch}:${record.origin.sequence}` : '-'
-  const fields = `${record.epoch} ${record.sequence} ${record.batch} ${record.timeMs} ${record.op} ${record.name} ${extent} ${origin} ${record.uploadId ?? '-'}`
-  return `${fields} ${checkOf(fields)}\n`
+  return `${formatRecord(record, record)}\n`
+}
+
+/** The same without the line feed, from where a record stands and what it says. */
+export function formatRecord(
+  { epoch, sequence, batch, timeMs }: Pick<BinlogRecord, 'epoch' | 'sequence' | 'batch' | 'timeMs'>,
+  record: Omit<BinlogRecord, 'epoch' | 'sequence' | 'batch' | 'timeMs'>,
+): string {
+  const { op, name, token, lacksFile, inSlot, origin, uploadId } = record
+  const extent = token !== undefined ? `t:${token}` : lacksFile ? '!' : inSlot ? 's' : '-'
+  const from = origin ? `${origin.storageId}:${origin.epoch}:${origin.sequence}` : '-'
+  const fields = `${epoch} ${sequence} ${batch} ${timeMs} ${op} ${name} ${extent} ${from} ${uploadId ?? '-'}`
+  return `${fields} ${checkOf(fields)}`
 }
 
 /** Reads a line without its line feed; undefined if it is torn, flipped or not a record at all. */

@@ -166,14 +166,15 @@ export const syncStatus = defineRequest({
 export const binlogFlushed = defineNotice({
   name: 'storage.binlogFlushed',
   subject: 'binlog.{group}.{id}',
-  about: 'One message per flush, after its records are durable: a doorbell for sync workers and a feed for followers.',
+  about:
+    'The records of one flush or of a few that follow each other, when they are durable: a doorbell for sync workers and a feed for followers.',
   payload: Type.Object({
     storageId: StorageIdSchema,
     epoch: Count,
-    /** The last sequence before this flush, and the last one in it: followers see gaps. */
+    /** The last sequence before these, and the last of them: followers see gaps. */
     previous: Count,
     sequence: Count,
-    /** The lines of the flush; left out if they do not fit one message. */
+    /** Their lines; left out if they do not fit one message. */
     records: Type.Optional(Type.Array(Type.String())),
   }),
 })

@@ -1,5 +1,5 @@
 /** The disk of a real machine: `node:fs`, with every error turned into a `DiskError` that keeps its cause. */
-import { close, closeSync, fdatasync, fstat, ftruncate, open as openFile, read, writev } from 'node:fs'
+import { close, closeSync, constants, fdatasync, fstat, ftruncate, open as openFile, read, writev } from 'node:fs'
 import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
@@ -75,6 +75,8 @@ async function statEntry(path: string): Promise<DiskEntry | undefined> {
 class RealFile implements DiskFile {
   readonly #descriptor: number
   readonly #path: string
+  /** The same file, open for writes that are durable when they end. */
+  #durable: Promise<number> | undefined
   #underWay = 0
   #idle: (() => void) | undefined
   #closed: Promise<void> | undefined
@@ -99,11 +101,24 @@ class RealFile implements DiskFile {
   }
 
   write(parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
+    return this.#write(this.#descriptor, parts, offsetBytes)
+  }
+
+  async writeDurably(parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
+    if (constants.O_DSYNC === undefined) {
+      await this.write(parts, offsetBytes)
+      return this.sync()
+    }
+    this.#durable ??= attempt('open', this.#path, () => openAgain(this.#descriptor, this.#path))
+    return this.#write(await this.#durable, parts, offsetBytes)
+  }
+
+  #write(descriptor: number, parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
     return this.#call('write', (done, fail) => {
       const writeOn = (left: readonly Uint8Array[], at: number) => {
         if (left.length === 0) return done()
         const batch = left.slice(0, WRITE_PARTS_MAX)
-        writev(this.#descriptor, batch, at, (error, count) => {
+        writev(descriptor, batch, at, (error, count) => {
           if (error || count === 0) return fail(error ?? new Error('the disk took nothing'))
           writeOn([...withoutFirst(batch, count), ...left.slice(WRITE_PARTS_MAX)], at + count)
         })
@@ -143,6 +158,8 @@ class RealFile implements DiskFile {
         this.#idle = resolve
       })
     }
+    const durable = await this.#durable?.catch(() => undefined)
+    if (durable !== undefined) await attempt('close', this.#path, () => promisify(close)(durable))
     await attempt('close', this.#path, () => promisify(close)(this.#descriptor))
   }
 
@@ -163,6 +180,14 @@ class RealFile implements DiskFile {
       })
     })
   }
+}
+
+/** Opens an open file once more, by its descriptor where that can be: its path may be another's by now. */
+async function openAgain(descriptor: number, path: string): Promise<number> {
+  const flags = constants.O_WRONLY | constants.O_DSYNC
+  const byDescriptor = `/proc/self/fd/${descriptor}`
+  const hasDescriptors = (await statEntry(byDescriptor)) !== undefined
+  return openDescriptor(hasDescriptors ? byDescriptor : path, flags)
 }
 
 /** The system takes at most this many parts in one vectored write (`IOV_MAX`). */

@@ -72,6 +72,11 @@ export interface DiskFile {
   read(target: Uint8Array, offsetBytes: number): Promise<number>
   /** Writes all parts, one after another, from `offsetBytes`. */
   write(parts: readonly Uint8Array[], offsetBytes: number): Promise<void>
+  /**
+   * The same, durable when it resolves, and cheaper than `write` and `sync`. After a rejection the handle must not be
+   * trusted again, unless the disk is full.
+   */
+  writeDurably(parts: readonly Uint8Array[], offsetBytes: number): Promise<void>
   /** Makes everything written so far durable (`fdatasync`). After a rejection the handle must not be trusted again. */
   sync(): Promise<void>
   truncate(sizeBytes: number): Promise<void>
@@ -93,6 +98,11 @@ export class DiskError extends Error {
     this.name = 'DiskError'
     this.errno = errno
   }
+}
+
+/** Whether a disk call failed for want of room, which is no failure of the disk. */
+export function isFull(error: unknown): boolean {
+  return error instanceof DiskError && (error.errno === 'ENOSPC' || error.errno === 'EDQUOT')
 }
 
 /** Where a socket listens or connects to. `host` is a name or an address. */

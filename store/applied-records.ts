@@ -4,22 +4,23 @@
  *
  *     apply ─▶ make ready (files sealed, slots have room) ─▶ the turn of its source ─▶ binlog ─▶ position moves
  */
-import type { BinlogPosition, BinlogRecord } from '../protocol/binlog-record.ts'
+import type { BinlogPosition } from '../protocol/binlog-record.ts'
 import { isAfter } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
+import { allDone } from './all-done.ts'
 import { IncomingFile } from './incoming-file.ts'
 import { positionAfter } from './recovery.ts'
 import type { Shipment, ShippedRecord } from './store.ts'
 
 /** What a store does with a shipment. */
 export interface Applier {
-  /** Makes ready what comes with a record; a file that cannot be kept is thrown away. */
-  prepare(shipment: Shipment): Promise<void>
+  /** Makes ready what comes with records; a file that cannot be kept is thrown away. */
+  prepare(shipments: readonly Shipment[]): Promise<void>
   /** Throws if a record cannot be applied now. */
   admit(shipment: Shipment): void
-  /** Gives an admitted record to the binlog; resolves when it is durable and its effect visible. */
-  append(shipment: Shipment): Promise<BinlogRecord>
+  /** Gives admitted records to the binlog; resolves when they are durable and their effects visible. */
+  append(shipments: readonly Shipment[]): Promise<unknown>
 }
 
 const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }
@@ -55,8 +56,7 @@ export class AppliedRecords {
     let done: Promise<unknown> = Promise.resolve()
     const turn = (async () => {
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
-      const ready = shipments.map(shipment => this.#applier.prepare(shipment))
-      await Promise.all([before?.catch(ignore), ...ready])
+      await Promise.all([before?.catch(ignore), this.#applier.prepare(shipments)])
       try {
         done = this.#enqueue(source, shipments)
       } catch (error) {
@@ -79,14 +79,15 @@ export class AppliedRecords {
     for (const { shipped } of fresh) at = expectNext(at, shipped)
     // All of them are possible, or none is begun.
     for (const shipment of fresh) this.#applier.admit(shipment)
-    const appended = fresh.map(shipment => this.#applier.append(shipment))
+    const appended = fresh.length > 0 ? this.#applier.append(fresh) : undefined
     // A position says that everything before it is here too. Effects of one flush end in any order, and one may fail:
     // the position moves in the order of the source, and never past a record that is to be shipped again.
-    const all = [last.done, ...known, ...appended]
     // Whatever becomes of one: nobody reads from the slots any more when their owner is told.
-    const settled = Promise.allSettled(all).then(() => Promise.all(all))
-    const done = settled.then(() => {
-      for (const { shipped } of fresh) this.#positions.set(source, positionAfter(this.#positions.get(source), shipped))
+    const done = allDone([last.done, ...known, appended]).then(() => {
+      const last = fresh.at(-1)?.shipped
+      if (last === undefined) return
+      const lacksFile = fresh.some(({ shipped }) => shipped.lacksFile)
+      this.#positions.set(source, positionAfter(this.#positions.get(source), { ...last, lacksFile }))
     })
     const entry = { at, done }
     this.#enqueued.set(source, entry)
@@ -103,7 +104,8 @@ export class AppliedRecords {
   }
 }
 
-async function discard({ content }: Shipment): Promise<void> {
+/** Throws away what came with a record that is not applied. */
+export async function discard({ content }: Shipment): Promise<void> {
   if (content instanceof IncomingFile) await content.discard()
 }
 

@@ -67,28 +67,35 @@ export interface BinlogLine {
 }
 
 /** Reads the lines of a file from an offset up to a limit, as the file is now. What follows the last line feed is a line too. */
-export async function* readLines(
+export async function* readLines(file: DiskFile, fromBytes: number, untilBytes?: number): AsyncGenerator<BinlogLine> {
+  for await (const page of readPages(file, fromBytes, untilBytes)) yield* page
+}
+
+/** The same, with all lines at once that came with one read. */
+export async function* readPages(
   file: DiskFile,
   fromBytes: number,
   untilBytes: number = Number.POSITIVE_INFINITY,
-): AsyncGenerator<BinlogLine> {
+): AsyncGenerator<readonly BinlogLine[]> {
   const buffer = Buffer.allocUnsafe(READ_BYTES)
   let offset = fromBytes
   for (;;) {
     const wanted = Math.min(READ_BYTES, untilBytes - offset)
     const count = wanted > 0 ? await file.read(buffer.subarray(0, wanted), offset) : 0
     if (count === 0) return
+    const page: BinlogLine[] = []
     let start = 0
     for (let feed = buffer.indexOf(LINE_FEED); feed >= 0 && feed < count; feed = buffer.indexOf(LINE_FEED, start)) {
-      yield { offsetBytes: offset + start, ...recordIn(buffer, start, feed) }
+      page.push({ offsetBytes: offset + start, ...recordIn(buffer, start, feed) })
       start = feed + 1
     }
     const last = count < wanted || offset + count >= untilBytes
     // A line longer than any record is damage: it is given out in pieces, none of which will pass for one.
     if (start < count && (last || count - start > RECORD_BYTES_MAX)) {
-      yield { offsetBytes: offset + start, record: undefined, text: buffer.toString('latin1', start, count) }
+      page.push({ offsetBytes: offset + start, record: undefined, text: buffer.toString('latin1', start, count) })
       start = count
     }
+    yield page
     if (last) return
     offset += start
   }

@@ -10,10 +10,11 @@
  * Slots are made durable at the same time as their records: a flush is done when both are. Until then none of it was
  * acknowledged; of the last flush, recovery cuts what has no slot.
  */
-import { type BinlogOp, type BinlogRecord, encodeRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
+import { type BinlogOp, formatRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import { type Clock, type Disk, DiskError, type DiskFile } from '../runtime/world.ts'
+import { type Clock, type Disk, type DiskFile, isFull } from '../runtime/world.ts'
 import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
+import type { SlotBytes } from './segments.ts'
 
 /** Records of one flush: 512 KiB of lines at most, and a bound on what a crash leaves unacknowledged. */
 export const BATCH_RECORDS_MAX = 1024
@@ -30,12 +31,18 @@ export interface RecordDraft {
   readonly lacksFile?: boolean | undefined
   readonly origin?: RecordOrigin | undefined
   readonly uploadId?: string | undefined
-  /** Makes durable what the record stands for, while the record is. */
-  readonly data?: (() => Promise<void>) | undefined
+  /** What the record stands for: made durable while the record is. */
+  readonly slot?: SlotBytes | undefined
   /** The source's time, for records of a peer; ours otherwise. */
   readonly timeMs?: number
   /** Makes the change visible, if that takes anything. Safe to repeat: recovery does it again. */
   readonly effect?: (() => Promise<void>) | undefined
+}
+
+/** Where the next record stands. */
+export interface RecordPlace {
+  readonly sequence: number
+  readonly timeMs: number
 }
 
 /** Why a record is not in the binlog, and will not be at the next start: nothing stands for it. */
@@ -49,12 +56,31 @@ export interface Flush {
   readonly lines: readonly string[]
 }
 
+/** Records that were appended together. */
 interface Waiting {
-  readonly sequence: number
-  readonly draft: RecordDraft
+  readonly firstSequence: number
+  readonly drafts: readonly RecordDraft[]
   readonly timeMs: number
-  resolve(record: BinlogRecord): void
+  resolve(): void
   reject(error: Error): void
+}
+
+/** One flush: who waits for it, what is written, and the slots that go with it. */
+interface Batch {
+  readonly waiting: readonly Waiting[]
+  readonly lines: readonly string[]
+  readonly slots: readonly SlotBytes[]
+  readonly lastSequence: number
+  /** The latest time of a record that is ours to ship. */
+  readonly timeMs: number
+}
+
+/** Where slots are kept. */
+export interface SlotKeeper {
+  /** Makes slots durable; is done with all of them when it settles. */
+  put(slots: readonly SlotBytes[]): Promise<void>
+  /** They have records now. */
+  recorded(slots: readonly SlotBytes[]): void
 }
 
 /** Where a binlog ends. */
@@ -71,6 +97,7 @@ export class Binlog {
   readonly #directory: string
   readonly #fileBytesMax: number
   readonly #syncs: boolean
+  readonly #slotKeeper: SlotKeeper | undefined
   readonly #queue: Waiting[] = []
   readonly #listeners: ((flush: Flush) => void)[] = []
   #file: DiskFile | undefined
@@ -81,7 +108,6 @@ export class Binlog {
   #durableSequence: number
   #end: BinlogEnd
   #flushing: Promise<void> | undefined
-  #syncing = false
   #effects: Promise<void> = Promise.resolve()
   #failure: Error | undefined
 
@@ -103,6 +129,7 @@ export class Binlog {
       fileBytes: number
       fileBytesMax?: number
       syncs?: boolean
+      slotKeeper?: SlotKeeper
     },
   ) {
     this.#disk = disk
@@ -110,6 +137,7 @@ export class Binlog {
     this.#directory = at.directory
     this.#fileBytesMax = at.fileBytesMax ?? BINLOG_FILE_BYTES
     this.#syncs = at.syncs ?? true
+    this.#slotKeeper = at.slotKeeper
     this.epoch = at.epoch
     this.#end = at.end
     this.#lastSequence = at.end.sequence + at.skipped
@@ -138,16 +166,23 @@ export class Binlog {
    * Appends one record. `make` learns the record's place, because a new file's name is made of it, and runs at once, so
    * that records stand in the order of the calls. Resolves when the record is durable and its effect is visible.
    */
-  append(make: (place: { sequence: number; timeMs: number }) => RecordDraft): Promise<BinlogRecord> {
+  append(make: (place: RecordPlace) => RecordDraft): Promise<void> {
+    return this.appendAll(place => [make(place)])
+  }
+
+  /** Appends records that follow each other, `BATCH_RECORDS_MAX` at most; all of them are in one flush. */
+  appendAll(make: (first: RecordPlace) => readonly RecordDraft[]): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(readOnly(this.#failure))
-    const sequence = this.#lastSequence + 1
+    const firstSequence = this.#lastSequence + 1
     // Never back, so that a second that lies behind a position in this binlog is over for good.
-    const nowMs = Math.max(this.#clock.wallMs(), this.#lastTimeMs)
-    const draft = make({ sequence, timeMs: nowMs })
-    this.#lastSequence = sequence
-    if (draft.timeMs === undefined) this.#lastTimeMs = nowMs
+    const timeMs = Math.max(this.#clock.wallMs(), this.#lastTimeMs)
+    const drafts = make({ sequence: firstSequence, timeMs })
+    if (drafts.length > BATCH_RECORDS_MAX) throw new RangeError(`${drafts.length} records do not fit one flush`)
+    if (drafts.length === 0) return Promise.resolve()
+    this.#lastSequence += drafts.length
+    if (drafts.some(draft => draft.timeMs === undefined)) this.#lastTimeMs = timeMs
     return new Promise((resolve, reject) => {
-      this.#queue.push({ sequence, draft, timeMs: draft.timeMs ?? nowMs, resolve, reject })
+      this.#queue.push({ firstSequence, drafts, timeMs, resolve, reject })
       this.#flushing ??= this.#flush()
     })
   }
@@ -164,26 +199,54 @@ export class Binlog {
   async #flush(): Promise<void> {
     while (this.#queue.length > 0) {
       await this.#gather()
-      const batch = this.#queue.splice(0, BATCH_RECORDS_MAX)
-      const records = batch.map(waiting => this.#recordOf(waiting, this.#durableSequence + 1))
-      const lines = records.map(encodeRecord)
-      const bytes = Buffer.from(lines.join(''), 'latin1')
-      const data = batch.map(({ draft }) => draft.data?.())
+      const batch = this.#nextBatch()
+      const { waiting, lines, slots, lastSequence } = batch
+      const { firstSequence } = waiting[0]!
+      const bytes = Buffer.from(`${lines.join('\n')}\n`, 'latin1')
       // Whatever becomes of the others: nobody may be writing any more when their callers are told.
-      const [written, ...kept] = await Promise.allSettled([this.#write(bytes, batch[0]!.sequence), ...data])
-      const problem = failureOf(written) ?? kept.map(failureOf).find(failure => failure !== undefined)
+      const [written, kept] = await Promise.allSettled([
+        this.#write(bytes, firstSequence),
+        slots.length > 0 ? this.#slotKeeper?.put(slots) : undefined,
+      ])
+      const problem = failureOf(written) ?? failureOf(kept)
       if (problem !== undefined) {
-        const isUndone = await this.#undo(written.status === 'fulfilled', problem, batch[0]!.sequence)
-        if (isUndone) this.#reject(batch, notRecorded(problem))
-        else this.#fail(problem, batch)
+        const isUndone = await this.#undo(written.status === 'fulfilled', problem, firstSequence)
+        if (isUndone) this.#reject(waiting, notRecorded(problem))
+        else this.#fail(problem, waiting)
         break
       }
       this.#fileBytes += bytes.length
-      this.#durableSequence = batch.at(-1)!.sequence
+      this.#durableSequence = lastSequence
       // Effects of one batch wait for those of the last: a removal must not overtake the rename it follows.
-      this.#effects = this.#effects.then(() => this.#takeEffect(batch, records, lines))
+      this.#effects = this.#effects.then(() => this.#takeEffect(batch))
     }
     this.#flushing = undefined
+  }
+
+  /** Takes from the queue what goes into the next flush. Loops, because every record of the store passes here. */
+  #nextBatch(): Batch {
+    const { epoch } = this
+    const first = this.#durableSequence + 1
+    const lines: string[] = []
+    const slots: SlotBytes[] = []
+    let lastTimeMs = 0
+    let lastSequence = 0
+    let count = 0
+    for (const { firstSequence, drafts, timeMs } of this.#queue) {
+      if (lines.length + drafts.length > BATCH_RECORDS_MAX) break
+      count++
+      let sequence = firstSequence
+      for (const draft of drafts) {
+        const { op, name, token, inSlot, lacksFile, origin, uploadId, slot } = draft
+        const recordMs = draft.timeMs ?? timeMs
+        const place = { epoch, sequence, batch: first, timeMs: recordMs }
+        lines.push(formatRecord(place, { op, name, token, inSlot, lacksFile, origin, uploadId }))
+        if (slot !== undefined) slots.push(slot)
+        if (isShipped(draft)) lastTimeMs = Math.max(lastTimeMs, recordMs)
+        lastSequence = sequence++
+      }
+    }
+    return { waiting: this.#queue.splice(0, count), lines, slots, lastSequence, timeMs: lastTimeMs }
   }
 
   /** Waits while more comes with every turn: those who were answered together come again together, and go together. */
@@ -208,18 +271,16 @@ export class Binlog {
     }
     // Not only of a new file: the one before may have failed at this very sync.
     if (this.#fileBytes === 0) await this.#disk.syncDirectory(this.#directory)
-    await this.#file.write([bytes], this.#fileBytes)
-    this.#syncing = true
-    if (this.#syncs) await this.#file.sync()
-    this.#syncing = false
+    if (this.#syncs) await this.#file.writeDurably([bytes], this.#fileBytes)
+    else await this.#file.write([bytes], this.#fileBytes)
   }
 
   /**
-   * Takes back what was written of a batch that failed, if that can be: a disk that was full before anything was synced has
-   * promised nothing; and lines that are durable, but not what they stand for, are cut off again.
+   * Takes back what was written of a batch that failed, if that can be: a disk that was full has promised nothing, and what
+   * it took is written over by the next batch; lines that are durable, but not what they stand for, are cut off again.
    */
   async #undo(isWritten: boolean, problem: Error, firstSequence: number): Promise<boolean> {
-    if (!isWritten && (this.#syncing || !isFull(problem))) return false
+    if (!isWritten && !isFull(problem)) return false
     try {
       await this.#file?.truncate(this.#fileBytes)
       if (isWritten && this.#syncs) await this.#file?.sync()
@@ -231,34 +292,29 @@ export class Binlog {
     return true
   }
 
-  async #takeEffect(batch: readonly Waiting[], records: readonly BinlogRecord[], lines: string[]): Promise<void> {
+  async #takeEffect({ waiting, lines, slots, lastSequence, timeMs }: Batch): Promise<void> {
     const failures = new Map<Waiting, Error>()
-    const run = (waiting: Waiting) => waiting.draft.effect?.().catch(error => void failures.set(waiting, error))
-    const visible = batch.filter(({ draft }) => draft.effect !== undefined)
     // Names are never used twice, so within a batch it is enough that files come before they go.
-    await Promise.all(visible.filter(({ draft }) => !isDelete(draft.op)).map(run))
-    await Promise.all(visible.filter(({ draft }) => isDelete(draft.op)).map(run))
-    const last = records.at(-1)!
-    const flushed = lines.map(line => line.slice(0, -1))
-    const previous = this.#end.sequence
-    const timeMs = records.reduce(
-      (max, record) => (isShipped(record) ? Math.max(max, record.timeMs) : max),
-      this.#end.timeMs,
-    )
-    this.#end = { sequence: last.sequence, timeMs }
-    batch.forEach((waiting, i) => {
-      const failure = failures.get(waiting)
-      if (failure === undefined) waiting.resolve(records[i]!)
-      else waiting.reject(failure)
-    })
-    for (const listener of this.#listeners) {
-      listener({ epoch: this.epoch, previous, sequence: last.sequence, lines: flushed })
+    for (const isTurn of [isCreate, isDelete]) {
+      const begun: Promise<void>[] = []
+      for (const one of waiting) {
+        for (const { op, effect } of one.drafts) {
+          if (effect !== undefined && isTurn(op)) begun.push(effect().catch(error => void failures.set(one, error)))
+        }
+      }
+      if (begun.length > 0) await Promise.all(begun)
     }
-  }
-
-  #recordOf({ sequence, draft, timeMs }: Waiting, batch: number): BinlogRecord {
-    const { op, name, token, inSlot, lacksFile, origin, uploadId } = draft
-    return { epoch: this.epoch, sequence, batch, timeMs, op, name, token, inSlot, lacksFile, origin, uploadId }
+    if (slots.length > 0) this.#slotKeeper?.recorded(slots)
+    const previous = this.#end.sequence
+    this.#end = { sequence: lastSequence, timeMs: Math.max(timeMs, this.#end.timeMs) }
+    for (const one of waiting) {
+      const failure = failures.get(one)
+      if (failure === undefined) one.resolve()
+      else one.reject(failure)
+    }
+    for (const listener of this.#listeners) {
+      listener({ epoch: this.epoch, previous, sequence: lastSequence, lines })
+    }
   }
 
   #fail(error: Error, batch: readonly Waiting[]): void {
@@ -282,7 +338,7 @@ function notRecorded(cause: Error): NotRecordedError {
 }
 
 /** Whether a record is one that peers get from here. */
-export function isShipped({ origin, op }: Pick<BinlogRecord, 'origin' | 'op'>): boolean {
+export function isShipped({ origin, op }: { op: BinlogOp; origin?: RecordOrigin | undefined }): boolean {
   return origin === undefined && op !== 'S'
 }
 
@@ -290,8 +346,8 @@ function isDelete(op: BinlogOp): boolean {
   return op === 'D' || op === 'd'
 }
 
-function isFull(error: unknown): boolean {
-  return error instanceof DiskError && (error.errno === 'ENOSPC' || error.errno === 'EDQUOT')
+function isCreate(op: BinlogOp): boolean {
+  return !isDelete(op)
 }
 
 function readOnly(cause: Error): DfsError {

@@ -1,6 +1,5 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
 import { join } from 'node:path'
-import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import {
   decodeFileName,
@@ -19,12 +18,14 @@ import {
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
-import { AppliedRecords } from './applied-records.ts'
-import { Binlog, type BinlogEnd, type Flush, NotRecordedError } from './binlog.ts'
+import { allDone } from './all-done.ts'
+import { AppliedRecords, discard } from './applied-records.ts'
+import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
-import { type BinlogCursor, type ReadRecord, readRecords } from './binlog-reader.ts'
+import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
 import { type SlotEnd, writeCheckpoint } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
+import { groupBy } from './group-by.ts'
 import { HotFiles } from './hot-files.ts'
 import { type Identity, nextWriter, openIdentity, writeIdentity } from './identity.ts'
 import { IncomingFile } from './incoming-file.ts'
@@ -32,7 +33,7 @@ import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
 import { type Recovery, recover } from './recovery.ts'
-import { SlotAllocator, type SlotPlace, writerOf } from './segments.ts'
+import { SlotAllocator, type SlotBytes, writerOf } from './segments.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
@@ -162,9 +163,9 @@ export class FileStore implements Store {
     this.#lives = lives
     this.#hotFiles = new HotFiles(options.hotFileBytes)
     this.#applied = new AppliedRecords(recovered.positions, {
-      prepare: shipment => this.#prepare(shipment),
+      prepare: shipments => this.#prepare(shipments),
       admit: shipment => this.#admit(shipment),
-      append: shipment => this.#appendShipped(shipment),
+      append: shipments => this.#appendShipped(shipments),
     })
     this.#slotEnds = recovered.slots
     this.#recordedSlots = new Map(recovered.slots.map(end => [end.storePathIndex, end]))
@@ -180,6 +181,10 @@ export class FileStore implements Store {
       directory: binlogDirectory(options.dataDirectory),
       epoch: identity.epoch,
       syncs: options.durability === 'fsync',
+      slotKeeper: {
+        put: slots => this.#putSlots(slots),
+        recorded: slots => this.#noteSlots(slots),
+      },
     })
     for (const { uploadId, ...stored } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(stored))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
@@ -264,8 +269,7 @@ export class FileStore implements Store {
     return segmentFileBytesMax > 0 && sizeBytes <= Math.min(segmentFileBytesMax, PACKED_BYTES_MAX)
   }
 
-  async pack(slot: Buffer, upload: PackedUpload): Promise<Stored> {
-    if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
+  pack(slot: Buffer, upload: PackedUpload): Promise<Stored> {
     return this.#once(upload, () => this.#pack(slot, upload))
   }
 
@@ -370,7 +374,11 @@ export class FileStore implements Store {
     return this.#applied.apply(shipments)
   }
 
-  readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
+  async *readRecords(range: SequenceRange): AsyncGenerator<ReadRecord> {
+    for await (const page of this.readRecordPages(range)) yield* page
+  }
+
+  readRecordPages(range: SequenceRange, cursor?: BinlogCursor): AsyncGenerator<readonly ReadRecord[]> {
     return this.#read(this.epoch, range, cursor)
   }
 
@@ -404,31 +412,34 @@ export class FileStore implements Store {
     const path = file.storePath
     await this.#seal(file)
     const { token, sizeBytes, crc32 } = file
-    const appended = this.#binlog.append(({ sequence, timeMs }) => {
-      const name = encodeFileName({
-        storePathIndex: path.index,
-        directoryIndex: directoryIndexOf(sequence, sizeBytes),
-        storageId: this.storageId,
-        createTimeS: Math.floor(timeMs / 1000),
-        sizeBytes,
-        crc32,
-        // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
-        salt: sequence,
-        tail: this.#tailOf(extension),
+    let stored: Stored | undefined
+    try {
+      await this.#binlog.append(({ sequence, timeMs }) => {
+        const name = encodeFileName({
+          storePathIndex: path.index,
+          directoryIndex: directoryIndexOf(sequence, sizeBytes),
+          storageId: this.storageId,
+          createTimeS: Math.floor(timeMs / 1000),
+          sizeBytes,
+          crc32,
+          // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
+          salt: sequence,
+          tail: this.#tailOf(extension),
+        })
+        const effect = () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error))
+        stored = { name, sequence }
+        return { op: 'C', name, token, uploadId, effect }
       })
-      return {
-        op: 'C',
-        name,
-        token,
-        uploadId,
-        effect: () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error)),
-      }
-    })
-    const { name, sequence } = await discardIfNowhere(file, appended)
-    return { name, sequence }
+    } catch (error) {
+      // A record that the disk had no room for is nowhere; any other failure may have left it behind, and its file too.
+      if (isNowhere(error)) await file.discard()
+      throw error
+    }
+    return stored!
   }
 
-  async #pack(slot: Buffer, upload: PackedUpload): Promise<Stored> {
+  async #pack(bytes: Buffer, upload: PackedUpload): Promise<Stored> {
+    if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
     const { sizeBytes, extension, uploadId } = upload
     const slotBytes = slotBytesFor(sizeBytes)
     const path = this.#choosePath(upload.storePathIndex, slotBytes)
@@ -436,31 +447,35 @@ export class FileStore implements Store {
     const place = { storePathIndex: path.index, storageId: this.storageId, segmentId, offsetBytes }
     const createTimeS = Math.floor(this.#world.clock.wallMs() / 1000)
     const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
-    writeSlotHeader(slot, header)
+    writeSlotHeader(bytes, header)
     const name = nameOfSlot(place, header)
-    const end = { storePathIndex: path.index, segmentId, endBytes: offsetBytes + slotBytes }
-    const effect = async () => {
-      this.#onPhase('recorded')
-      this.#noteSlot(end)
-      this.#onPhase('renamed')
-    }
-    const data = () => this.#put(path, place, slot.subarray(0, slotBytes))
+    const slot = { ...place, bytes: bytes.subarray(0, slotBytes) }
+    let sequence = 0
     try {
-      const { sequence } = await this.#binlog.append(() => ({ op: 'C', name, inSlot: true, uploadId, data, effect }))
-      return { name, sequence }
+      await this.#binlog.append(at => {
+        sequence = at.sequence
+        return { op: 'C', name, inSlot: true, uploadId, slot }
+      })
     } catch (error) {
       // The next one does not go behind a place that may be empty.
       this.#allocators.get(path.index)!.leave(segmentId)
       if (isNowhere(error)) await this.#takeBack(path, name)
       throw error
     }
+    return { name, sequence }
   }
 
-  /** Puts a slot in its place; durable when it resolves. */
-  async #put(path: StorePath, place: SlotPlace, slot: Uint8Array): Promise<void> {
-    path.reserve(slot.length)
+  /** Puts the slots of a flush in their places; durable when it resolves. */
+  async #putSlots(slots: readonly SlotBytes[]): Promise<void> {
     this.#onPhase('written')
-    await this.#guard(path, () => path.segments.put(place, slot))
+    const groups = [...groupBy(slots, ({ storePathIndex }) => storePathIndex)]
+    await allDone(
+      groups.map(([index, group]) => {
+        const path = this.#paths.get(index)!
+        path.reserve(group.reduce((sum, { bytes }) => sum + bytes.length, 0))
+        return this.#guard(path, () => path.segments.put(group))
+      }),
+    )
     this.#onPhase('synced')
   }
 
@@ -470,10 +485,17 @@ export class FileStore implements Store {
     await path.segments.free(name, decodeFileName(name)).catch(ignore)
   }
 
-  #noteSlot(end: SlotEnd): void {
-    const last = this.#recordedSlots.get(end.storePathIndex)
-    // The last slots of a segment and the first of the next are written side by side.
-    if (last === undefined || end.segmentId >= last.segmentId) this.#recordedSlots.set(end.storePathIndex, end)
+  /** Takes note of how far the own slots have records. */
+  #noteSlots(slots: readonly SlotBytes[]): void {
+    this.#onPhase('recorded')
+    for (const { storePathIndex, storageId, segmentId, offsetBytes, bytes } of slots) {
+      if (storageId !== this.storageId) continue
+      const last = this.#recordedSlots.get(storePathIndex)
+      // The last slots of a segment and the first of the next are written side by side.
+      if (last !== undefined && segmentId < last.segmentId) continue
+      this.#recordedSlots.set(storePathIndex, { storePathIndex, segmentId, endBytes: offsetBytes + bytes.length })
+    }
+    this.#onPhase('renamed')
   }
 
   #tailOf(extension: string): string {
@@ -511,10 +533,16 @@ export class FileStore implements Store {
     return found
   }
 
-  /** What has to be true before a record of a peer may be given to the binlog: its file is durable, its slot has room. */
-  async #prepare({ shipped: { record, file }, content }: Shipment): Promise<void> {
-    if (content instanceof IncomingFile) await this.#seal(content)
-    else if (content !== undefined) await this.#pathOf(file).segments.expectRoom(record.name, file)
+  /** What has to be true before records of a peer may be given to the binlog: files are durable, slots have room. */
+  async #prepare(shipments: readonly Shipment[]): Promise<void> {
+    const files = shipments.map(({ content }) => content).filter(content => content instanceof IncomingFile)
+    const packed = shipments.filter(({ content }) => content instanceof Uint8Array)
+    const named = packed.map(({ shipped: { record, file } }) => ({ name: record.name, file }))
+    const byPath = groupBy(named, ({ file }) => this.#pathOf(file))
+    await Promise.all([
+      ...files.map(file => this.#seal(file)),
+      ...[...byPath].map(([path, group]) => path.segments.expectRoom(group)),
+    ])
   }
 
   /** Throws if the store path that a record is about is not there, or cannot be written to. */
@@ -523,22 +551,33 @@ export class FileStore implements Store {
     else this.#pathOf(file)
   }
 
-  /** Appends the record of a peer, with its slot if it has one. */
-  #appendShipped({ shipped, content }: Shipment): Promise<BinlogRecord> {
-    const { origin, record, file: parts, lacksFile } = shipped
+  /** Appends records of a peer, with their slots if they have some. */
+  async #appendShipped(shipments: readonly Shipment[]): Promise<void> {
+    const appended = this.#binlog.appendAll(() => shipments.map(shipment => this.#draftOf(shipment)))
+    await appended.catch(async error => {
+      if (isNowhere(error)) await allDone(shipments.map(discard))
+      throw error
+    })
+  }
+
+  #draftOf({ shipped, content }: Shipment): RecordDraft {
+    const { origin, record, file, lacksFile } = shipped
     const { name, timeMs, uploadId } = record
-    const isCreate = record.op === 'C'
-    const path = this.#pathOf(parts)
-    const file = content instanceof IncomingFile ? content : undefined
-    const slot = content instanceof Uint8Array ? content : undefined
-    const token = file?.token
-    const place = token === undefined ? undefined : () => this.#place(path, token, name)
-    const appended = this.#binlog.append(() => ({
-      ...{ op: isCreate ? 'c' : 'd', name, token, inSlot: slot !== undefined, lacksFile, origin, uploadId, timeMs },
-      data: slot && (() => this.#put(path, { storageId: origin.storageId, ...parts.slot! }, slot)),
-      effect: isCreate ? place : () => this.#remove(path, name),
-    }))
-    return file === undefined ? appended : discardIfNowhere(file, appended)
+    const path = this.#pathOf(file)
+    const fields = { name, lacksFile, origin, uploadId, timeMs }
+    if (record.op === 'D') return { op: 'd', ...fields, effect: () => this.#remove(path, name) }
+    if (content instanceof IncomingFile) {
+      const { token } = content
+      return { op: 'c', ...fields, token, effect: () => this.#place(path, token, name) }
+    }
+    if (content === undefined) return { op: 'c', ...fields }
+    const { storePathIndex, storageId, slot } = file
+    return {
+      op: 'c',
+      ...fields,
+      inSlot: true,
+      slot: { storePathIndex, storageId: storageId!, ...slot!, bytes: content },
+    }
   }
 
   /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */
@@ -552,11 +591,11 @@ export class FileStore implements Store {
     }
   }
 
-  #read(epoch: number, range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord> {
+  #read(epoch: number, range: SequenceRange, cursor?: BinlogCursor): AsyncGenerator<readonly ReadRecord[]> {
     const directory = binlogDirectory(this.#options.dataDirectory)
     const onDamage = (path: string, offsetBytes: number) =>
       this.#log.error({ path, offsetBytes }, 'a binlog line is damaged and cannot be shipped')
-    return readRecords(this.#world.disk, directory, epoch, range, onDamage, cursor)
+    return readRecordPages(this.#world.disk, directory, epoch, range, onDamage, cursor)
   }
 
   /** Makes the bytes durable. Later failures leave the temporary file alone: its record may be durable already. */
@@ -670,16 +709,6 @@ export class FileStore implements Store {
     }
     await writeCheckpoint(this.#world.disk, this.#options.dataDirectory, checkpoint)
     this.#checkpointed = sequence
-  }
-}
-
-/** A record that the disk had no room for is nowhere; any other failure may have left it behind, and its file too. */
-async function discardIfNowhere(file: IncomingFile, appended: Promise<BinlogRecord>) {
-  try {
-    return await appended
-  } catch (error) {
-    if (isNowhere(error)) await file.discard()
-    throw error
   }
 }
 

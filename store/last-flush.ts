@@ -44,10 +44,11 @@ async function keepSlot(name: string, storePaths: ReadonlyMap<number, StorePath>
   // A disk that is not there is not judged.
   if (path === undefined || path.failure !== undefined || parts.slot === undefined) return true
   try {
-    const slot = Buffer.alloc(parts.slot.slotBytes)
-    await path.segments.readRaw(parts, slot)
-    const state = stateOf(slot, parts)
-    if (state === 'present') await path.segments.put({ storageId: parts.storageId!, ...parts.slot }, slot)
+    const bytes = Buffer.alloc(parts.slot.slotBytes)
+    await path.segments.readRaw(parts, bytes)
+    const state = stateOf(bytes, parts)
+    const { storageId, storePathIndex, slot } = parts
+    if (state === 'present') await path.segments.put([{ storePathIndex, storageId: storageId!, ...slot, bytes }])
     return state !== 'corrupt'
   } catch (error) {
     // The others go on without this path, and its records wait for the day it can be read.

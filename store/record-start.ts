@@ -8,8 +8,7 @@
  * Their effects are there already. A start that breaks off in the middle does all of it again at the next one, with no
  * harm, as long as no checkpoint says that it is done.
  */
-import type { BinlogOp } from '../protocol/binlog-record.ts'
-import { BATCH_RECORDS_MAX, type Binlog, isShipped } from './binlog.ts'
+import { type Binlog, isShipped } from './binlog.ts'
 import type { ReadRecord } from './binlog-reader.ts'
 import type { Recovery } from './recovery.ts'
 
@@ -17,24 +16,14 @@ import type { Recovery } from './recovery.ts'
 export async function recordStart(
   binlog: Binlog,
   { skipped, previousEpoch, orphans }: Pick<Recovery, 'skipped' | 'previousEpoch' | 'orphans'>,
-  readEpoch: (epoch: number) => AsyncGenerator<ReadRecord>,
+  readEpoch: (epoch: number) => AsyncGenerator<readonly ReadRecord[]>,
 ): Promise<void> {
-  const append = (op: BinlogOp, name: string) => {
-    const appended = binlog.append(() => ({ op, name }))
-    // A failure is met where it is waited for; that may be after it has come.
-    appended.catch(ignore)
-    return appended
-  }
-  if (skipped > 0) await append('S', '-')
-  const waiting: Promise<unknown>[] = []
+  if (skipped > 0) await binlog.append(() => ({ op: 'S', name: '-' }))
   if (previousEpoch !== undefined) {
-    for await (const { record } of readEpoch(previousEpoch)) {
-      if (!isShipped(record)) continue
-      waiting.push(append(record.op, record.name))
-      if (waiting.length >= BATCH_RECORDS_MAX) await Promise.all(waiting.splice(0))
+    for await (const page of readEpoch(previousEpoch)) {
+      const own = page.map(({ record }) => record).filter(isShipped)
+      await binlog.appendAll(() => own.map(({ op, name }) => ({ op, name })))
     }
   }
-  await Promise.all([...waiting, ...orphans.map(name => append('C', name))])
+  await Promise.all(orphans.map(name => binlog.append(() => ({ op: 'C', name }))))
 }
-
-function ignore(): void {}

@@ -1,17 +1,17 @@
-/**
- * One open segment. Slots that are put while a flush is under way are written together with the next one: one vectored
- * write for those that lie side by side, one fdatasync for all.
- *
- *     put ─▶ queue ─▶ flush: write, fdatasync ─▶ promises
- */
-import type { Disk, DiskFile } from '../runtime/world.ts'
+/** One open segment. */
+import { type Disk, type DiskFile, isFull } from '../runtime/world.ts'
+import { allDone } from './all-done.ts'
 import { FREE_MARK } from './slot.ts'
 
-interface Waiting {
+/** Bytes of a segment and where they go. */
+export interface SlotPart {
   readonly offsetBytes: number
-  readonly slots: Uint8Array
-  resolve(): void
-  reject(error: Error): void
+  readonly bytes: Uint8Array
+}
+
+interface Run {
+  readonly offsetBytes: number
+  readonly parts: Uint8Array[]
 }
 
 export class SegmentFile {
@@ -19,8 +19,6 @@ export class SegmentFile {
   readonly #directory: string
   readonly #file: DiskFile
   readonly #syncs: boolean
-  #queue: Waiting[] = []
-  #flushing: Promise<void> | undefined
   /** Nothing has been put from here on. */
   #endBytes: number
   /** Its entry is durable. */
@@ -36,14 +34,16 @@ export class SegmentFile {
     this.#syncs = options.syncs
   }
 
-  /** Writes one or more slots; durable when it resolves, and until then the bytes must not change. */
-  put(offsetBytes: number, slots: Uint8Array): Promise<void> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure)
-    this.#endBytes = Math.max(this.#endBytes, offsetBytes + slots.length)
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ offsetBytes, slots, resolve, reject })
-      this.#flushing ??= this.#flush()
-    })
+  /**
+   * Writes slots, those that lie side by side at once; all are durable when it resolves. Nothing is written any more when
+   * it rejects.
+   */
+  async put(slots: readonly SlotPart[]): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure
+    for (const { offsetBytes, bytes } of slots) this.#endBytes = Math.max(this.#endBytes, offsetBytes + bytes.length)
+    const runs = runsOf(slots)
+    if (this.#syncs) await allDone([this.#enter(), ...runs.map(run => this.#writeDurably(run))])
+    else await allDone(runs.map(({ offsetBytes, parts }) => this.#file.write(parts, offsetBytes)))
   }
 
   /** Where it ends: further on, no slot has been put. */
@@ -66,27 +66,15 @@ export class SegmentFile {
     await this.#file.sync().catch(error => this.#fail(error))
   }
 
-  async close(): Promise<void> {
-    await this.#flushing
-    await this.#file.close()
+  close(): Promise<void> {
+    return this.#file.close()
   }
 
-  /** Never rejects. */
-  async #flush(): Promise<void> {
-    // What is put in the same turn goes together.
-    await undefined
-    while (this.#queue.length > 0) {
-      const batch = this.#queue
-      this.#queue = []
-      try {
-        await allDone(runsOf(batch).map(({ offsetBytes, parts }) => this.#file.write(parts, offsetBytes)))
-        if (this.#syncs) await allDone([this.#enter(), this.sync()])
-        for (const { resolve } of batch) resolve()
-      } catch (error) {
-        for (const { reject } of batch) reject(error as Error)
-      }
-    }
-    this.#flushing = undefined
+  async #writeDurably({ offsetBytes, parts }: Run): Promise<void> {
+    await this.#file.writeDurably(parts, offsetBytes).catch(error => {
+      if (isFull(error)) throw error
+      this.#fail(error)
+    })
   }
 
   /** Also of a segment that was there: whoever made it may not have come to this. */
@@ -99,26 +87,19 @@ export class SegmentFile {
   /** After a sync that failed nobody knows what is on the disk: this file is not written to again. */
   #fail(error: Error): never {
     this.#failure ??= error
-    for (const { reject } of this.#queue.splice(0)) reject(error)
     throw error
   }
 }
 
-/** Fails with the first failure, but not before the last is over: until then somebody still reads from the buffers. */
-async function allDone(works: readonly Promise<void>[]): Promise<void> {
-  await Promise.allSettled(works)
-  await Promise.all(works)
-}
-
 /** What lies side by side is written at once. */
-function runsOf(batch: readonly Waiting[]): { offsetBytes: number; parts: Uint8Array[] }[] {
-  const runs: { offsetBytes: number; parts: Uint8Array[]; endBytes: number }[] = []
-  for (const { offsetBytes, slots } of batch) {
+function runsOf(slots: readonly SlotPart[]): Run[] {
+  const runs: (Run & { endBytes: number })[] = []
+  for (const { offsetBytes, bytes } of slots) {
     const last = runs.at(-1)
     if (last?.endBytes === offsetBytes) {
-      last.parts.push(slots)
-      last.endBytes += slots.length
-    } else runs.push({ offsetBytes, parts: [slots], endBytes: offsetBytes + slots.length })
+      last.parts.push(bytes)
+      last.endBytes += bytes.length
+    } else runs.push({ offsetBytes, parts: [bytes], endBytes: offsetBytes + bytes.length })
   }
   return runs
 }

@@ -17,7 +17,9 @@ import { join } from 'node:path'
 import { DfsError } from '../protocol/errors.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
 import { type Disk, DiskError } from '../runtime/world.ts'
+import { allDone } from './all-done.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
+import { groupBy } from './group-by.ts'
 import { SegmentFile } from './segment-file.ts'
 import {
   contentOf,
@@ -51,6 +53,18 @@ export interface SlotPlace extends SegmentRef {
   readonly offsetBytes: number
 }
 
+/** A slot to be written: where, and what. */
+export interface SlotBytes extends SlotPlace {
+  readonly storePathIndex: number
+  readonly bytes: Uint8Array
+}
+
+/** A file name, and what it says. */
+export interface NamedFile {
+  readonly name: string
+  readonly file: FileNameParts
+}
+
 interface OpenSegment {
   readonly file: Promise<SegmentFile>
   /** It is made if it is not there. */
@@ -76,9 +90,10 @@ export class Segments {
     this.#checkPresent = options.checkPresent
   }
 
-  /** Writes slots side by side; durable when it resolves, and until then the bytes must not change. */
-  put(at: SlotPlace, slots: Uint8Array): Promise<void> {
-    return this.#use(at, true, segment => segment.put(at.offsetBytes, slots))
+  /** Writes slots; all are durable when it resolves, and until it settles the bytes must not change. */
+  put(slots: readonly SlotBytes[]): Promise<void> {
+    const groups = [...groupBy(slots, keyOf).values()]
+    return allDone(groups.map(group => this.#use(group[0]!, true, segment => segment.put(group))))
   }
 
   /**
@@ -105,18 +120,17 @@ export class Segments {
   }
 
   /**
-   * Throws `bad_request` if another file is in the place of a file's slot: two lives of its source took one writer number,
-   * and what is there may be the only copy.
+   * Throws `bad_request` if another file is in the place of the slot of one of these: two lives of their source took one
+   * writer number, and what is there may be the only copy.
    */
-  async expectRoom(name: string, file: FileNameParts): Promise<void> {
-    const place = placeOf(file)
-    const target = Buffer.alloc(SLOT_HEADER_BYTES)
-    const count = await this.#ifThere(place, async segment =>
-      place.offsetBytes < segment.endBytes ? segment.read(target, place.offsetBytes) : 0,
-    )
-    const header = readSlotHeader(target.subarray(0, count ?? 0))
-    if (header === undefined || header.isFree || isHeaderOf(header, file)) return
-    throw new DfsError('bad_request', `there is another file in the slot of ${name}`)
+  async expectRoom(files: readonly NamedFile[]): Promise<void> {
+    for (const group of groupBy(files, ({ file }) => keyOf(placeOf(file))).values()) {
+      await this.#ifThere(placeOf(group[0]!.file), async segment => {
+        for (const { name, file } of group) {
+          if (file.slot!.offsetBytes < segment.endBytes) await expectRoom(segment, name, file)
+        }
+      })
+    }
   }
 
   /** The state of a file by its slot: `unknown` if nothing has ever been there. */
@@ -275,6 +289,15 @@ export class Segments {
     })
     return new SegmentFile(this.#disk, directory, file, { sizeBytes: await file.sizeBytes(), syncs: this.#syncs })
   }
+}
+
+/** Throws unless a file's slot is free, or has it already. */
+async function expectRoom(segment: SegmentFile, name: string, file: FileNameParts): Promise<void> {
+  const target = Buffer.alloc(SLOT_HEADER_BYTES)
+  const count = await segment.read(target, file.slot!.offsetBytes)
+  const header = readSlotHeader(target.subarray(0, count))
+  if (header === undefined || header.isFree || isHeaderOf(header, file)) return
+  throw new DfsError('bad_request', `there is another file in the slot of ${name}`)
 }
 
 function keyOf({ storageId, segmentId }: SegmentRef): string {

@@ -118,7 +118,7 @@ export class SlotOrphanSearch {
     for await (const { name, offsetBytes, slot, header } of path.segments.slots(segment, path.index, range)) {
       if (header.isFree || contentOf(slot, header) === undefined) continue
       // It may be in memory only.
-      await path.segments.put({ ...segment, offsetBytes }, slot)
+      await path.segments.put([{ ...segment, storePathIndex: path.index, offsetBytes, bytes: slot }])
       yield name
     }
   }

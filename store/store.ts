@@ -3,7 +3,7 @@ import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
-import type { BinlogCursor, ReadRecord } from './binlog-reader.ts'
+import type { BinlogCursor, ReadRecord, SequenceRange } from './binlog-reader.ts'
 import type { IncomingFile } from './incoming-file.ts'
 import type { Recovery } from './recovery.ts'
 import type { SourceLife } from './source-lives.ts'
@@ -119,8 +119,10 @@ export interface Store {
    * record in between has not been applied.
    */
   apply(shipments: readonly Shipment[]): Promise<void>
-  /** Reads the binlog after one sequence up to another; a cursor lets the next call go on without searching. */
-  readRecords(range: { after: number; until: number }, cursor?: BinlogCursor): AsyncGenerator<ReadRecord>
+  /** Reads the binlog. */
+  readRecords(range: SequenceRange): AsyncGenerator<ReadRecord>
+  /** The same, many records at a time; a cursor lets the next call go on without searching. */
+  readRecordPages(range: SequenceRange, cursor?: BinlogCursor): AsyncGenerator<readonly ReadRecord[]>
 
   /** Calls back after every flush, when its records may be shipped. */
   onFlush(listener: (flush: Flush) => void): void

@@ -5,7 +5,6 @@ import { toDfsError } from '../../protocol/errors.ts'
 import { admit, PROTOCOL_VERSION, subjectOf } from '../../protocol/message.ts'
 import {
   actorStatus,
-  binlogFlushed,
   GROUP_MEMBERS_MAX,
   type Peer,
   type StorageReport,
@@ -32,12 +31,12 @@ import {
 } from '../../runtime/role.ts'
 import type { Credentials } from '../../runtime/secrets.ts'
 import type { Endpoint } from '../../runtime/world.ts'
-import type { Flush } from '../../store/binlog.ts'
 import { BlockPool } from '../../store/block-pool.ts'
 import { FileStore, openDirectory, raiseEpoch, type StoreOptions } from '../../store/file-store.ts'
 import { MarkFiles } from '../../store/mark-file.ts'
 import { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
+import { BinlogFeed } from './binlog-feed.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
 import { closesAfter, storagePort } from './storage-port.ts'
@@ -165,6 +164,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     acknowledged: onPhase === undefined ? {} : { release: async () => onPhase('acknowledged') },
     onCorruption: (name, error) => tell('corruption', { file: `${group}/${name}`, problem: error.message }),
   }
+  const feed = new BinlogFeed({ context, group, storageId, bus: () => bus })
   const port = await FrameServer.listen({
     sockets: world.sockets,
     clock: world.clock,
@@ -182,7 +182,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     throw error
   })
   store.onFlush(flush => replicas.backlog.grow(flush))
-  store.onFlush(flush => publishFlush(flush))
+  store.onFlush(flush => feed.add(flush))
   actor.start()
   // Files are served whether NATS is there or not; only new ones wait for a tracker's word.
   connectBus().catch(error => log.error({ err: error }, 'NATS refuses us'))
@@ -317,23 +317,6 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     return undefined
   }
 
-  function publishFlush(flush: Flush): void {
-    if (bus === undefined || bus.status !== 'connected') return
-    const { epoch, previous, sequence, lines } = flush
-    const fits = lines.reduce((sum, line) => sum + line.length, 0) < bus.payloadBytesMax / 2
-    const body = {
-      storageId,
-      epoch,
-      previous,
-      sequence,
-      ...(fits ? { records: lines } : {}),
-    }
-    const subject = subjectOf(binlogFlushed, { prefix, group, id: String(storageId) })
-    publishQuietly(context, bus, subject, encode(body, 'msgpack'), {
-      headers: { 'Nats-Msg-Id': `${storageId}:${epoch}:${sequence}` },
-    })
-  }
-
   function tell(kind: string, detail: Record<string, unknown>): void {
     if (bus !== undefined) publishEvent(context, bus, { actor: actorId, group, kind, detail: { storageId, ...detail } })
     else log.warn({ event: kind, ...detail }, `event ${kind}`)
@@ -343,6 +326,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     actor.post({ type: 'drain' })
     replicas.close()
     await port.close(CLOSE_GRACE_MS)
+    feed.publish()
     await service?.stop()
     if (bus !== undefined) {
       const goodbye = encode(await report('offline'), 'msgpack')

@@ -3,7 +3,7 @@ import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Gatekeeper } from '../../runtime/handshake.ts'
-import { DiskError } from '../../runtime/world.ts'
+import { DiskError, isFull } from '../../runtime/world.ts'
 import { syncPosition, syncRecord, syncRun } from './apply-record.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
@@ -13,9 +13,6 @@ import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
 
 /** Linux's EINVAL: FastDFS's storage server ends the connection after it, and after no other. */
 const EINVAL = 22
-
-/** A disk without room is no failure. */
-const FULL = new Set(['ENOSPC', 'EDQUOT'])
 
 /** Whether a connection ends after this error. */
 export function closesAfter(errno: number): boolean {
@@ -70,7 +67,7 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
 function fail({ counts, log }: PortContext, error: unknown): never {
   counts.failed++
   if (!(error instanceof DiskError)) throw error
-  if (FULL.has(error.errno)) throw new DfsError('no_space', undefined, { cause: error })
+  if (isFull(error)) throw new DfsError('no_space', undefined, { cause: error })
   log.error({ err: error }, 'a disk failed under a request')
   throw new DfsError('unavailable', 'a disk of this server failed', { cause: error })
 }

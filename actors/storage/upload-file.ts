@@ -15,6 +15,7 @@ import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS, readString } from '../../protocol/frame.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import { isFull } from '../../runtime/world.ts'
 import type { IncomingFile } from '../../store/incoming-file.ts'
 import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
 import type { Stored } from '../../store/store.ts'
@@ -25,10 +26,22 @@ import type { PortContext } from './port-context.ts'
 export type UploadBody = (target: Buffer) => Promise<number>
 
 /** FastDFS's upload, 11: the size comes first. */
-export async function uploadFile(context: PortContext, request: FrameRequest, head?: UploadHead): Promise<FrameReply> {
+export function uploadFile(context: PortContext, request: FrameRequest, head?: UploadHead): Promise<FrameReply> {
   const { body } = request
   if (body.bodyLeft < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
-  const fields = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
+  const fixed = body.bytesHere(UPLOAD_FIXED_BYTES)
+  if (fixed !== undefined) return uploadSized(context, request, readUploadFields(fixed), head)
+  const late = body.bytes(UPLOAD_FIXED_BYTES)
+  return late.then(bytes => uploadSized(context, request, readUploadFields(bytes), head))
+}
+
+async function uploadSized(
+  context: PortContext,
+  request: FrameRequest,
+  fields: UploadFields,
+  head: UploadHead | undefined,
+): Promise<FrameReply> {
+  const { body } = request
   if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
   admitUpload(context, fields, head)
   const uploadId = head?.uploadId
@@ -47,10 +60,12 @@ async function uploadSmall(
 ): Promise<Stored> {
   const { store, blocks, counts } = context
   const { sizeBytes, extension, storePathIndex } = fields
-  const slot = await blocks.acquire(slotBytesFor(sizeBytes))
+  const slotBytes = slotBytesFor(sizeBytes)
+  const slot = blocks.tryAcquire(slotBytes) ?? (await blocks.acquire(slotBytes))
   try {
     const content = slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + sizeBytes)
-    await request.body.readBody(content)
+    const here = request.body.readBodyHere(content)
+    if (here < sizeBytes) await request.body.readBody(content.subarray(here))
     request.bodyTaken()
     const stored = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
     counts.uploads++
@@ -164,8 +179,7 @@ function dataFrames(reader: FrameReader): UploadBody {
 
 /** A disk that filled up in the middle is no bug. */
 function spaceError(error: unknown): unknown {
-  const { errno } = error as { errno?: string }
-  return errno === 'ENOSPC' || errno === 'EDQUOT' ? new DfsError('no_space', undefined, { cause: error }) : error
+  return isFull(error) ? new DfsError('no_space', undefined, { cause: error }) : error
 }
 
 function ignore(): void {}

@@ -11,6 +11,7 @@ import {
 import type { BodySource, FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'
+import type { Timers } from '../../runtime/timers.ts'
 import { DiskError } from '../../runtime/world.ts'
 import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
@@ -36,6 +37,10 @@ const UNREADABLE_MAX = 1000
  */
 const READ_ATTEMPTS_MAX = 12
 
+/** Records gather so long while a peer is behind by fewer than these: each frame costs it a flush. */
+const GATHER_MS = 10
+const GATHER_RECORDS = 512
+
 /** Progress is told after so many records. */
 const PROGRESS_RECORDS = 500
 
@@ -45,6 +50,7 @@ export interface ReplayContext {
   readonly blocks: BlockPool
   readonly pool: FramePool
   readonly log: Log
+  readonly timers: Timers
   /** Where the last replay to each peer stopped reading, by storage id. */
   readonly cursors: Map<number, BinlogCursor>
   /** How often own files could not be read, by name. */
@@ -104,17 +110,20 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   try {
     while (read < store.end.sequence) {
       const until = store.end.sequence
-      for await (const next of store.readRecords({ after: read, until }, cursor)) {
-        // Each server ships its own records; what it applied for others is theirs to ship.
-        if (!isShipped(next.record)) continue
-        if (run.add(next)) continue
-        await shipRun()
-        if (run.add(next)) continue
-        const { done } = await shipFile(context, client, next, shipped)
-        await note(next.record.sequence, 1, done)
+      for await (const page of store.readRecordPages({ after: read, until }, cursor)) {
+        for (const next of page) {
+          // Each server ships its own records; what it applied for others is theirs to ship.
+          if (!isShipped(next.record) || run.add(next)) continue
+          await shipRun()
+          if (run.add(next)) continue
+          const { done } = await shipFile(context, client, next, shipped)
+          await note(next.record.sequence, 1, done)
+        }
       }
       await shipRun()
       read = until
+      // Those that come meanwhile go together.
+      if (store.end.sequence - read < GATHER_RECORDS) await context.timers.sleep(GATHER_MS)
     }
     while (underWay.length > 0) await confirm()
     replicas.confirm(peer.storageId, read)

@@ -61,6 +61,7 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
     blocks: options.blocks,
     pool: options.pool,
     log,
+    timers,
     cursors: new Map(),
     unreadable: new Map(),
     onProgress: ({ storageId: peer }, mark) => {

@@ -19,8 +19,9 @@ const OK: FrameReply = { status: 0 }
 
 /** Answers FastDFS clients by asking the tracker actor. */
 export function trackerPort(tracker: TrackerActor): FrameHandler {
-  return async request => {
-    switch (request.command) {
+  return request => {
+    const { command } = request
+    switch (command) {
       case COMMANDS.activeTest:
         return OK
       case COMMANDS.quit:
@@ -28,29 +29,36 @@ export function trackerPort(tracker: TrackerActor): FrameHandler {
       case COMMANDS.queryStoreWithoutGroup:
         expectLength(request, 0, 0)
         return store(tracker, {})
-      case COMMANDS.queryStoreWithGroup: {
+      case COMMANDS.queryStoreWithGroup:
         expectLength(request, GROUP_NAME_BYTES, GROUP_NAME_BYTES)
-        const body = await request.body.bytes(GROUP_NAME_BYTES)
-        return store(tracker, { group: readString(body, 0, GROUP_NAME_BYTES) })
-      }
+        return withBody(request, body => store(tracker, { group: readString(body, 0, GROUP_NAME_BYTES) }))
       case COMMANDS.queryFetch:
-      case COMMANDS.queryUpdate: {
+      case COMMANDS.queryUpdate:
         expectLength(request, GROUP_NAME_BYTES + 1, NAME_BODY_BYTES_MAX)
-        const fileId = formatFileId(readGroupAndName(await request.body.bytes(request.lengthBytes)))
-        const type = request.command === COMMANDS.queryFetch ? 'queryFetch' : 'queryUpdate'
-        const found = await tracker.ask<ReplyOf<typeof queryFetch>>(replyTo => ({ type, fileId, replyTo }))
-        return { status: 0, parts: [writeServer({ group: found.group, ...found.servers[0]! })] }
-      }
+        return withBody(request, body => fetch(tracker, command, formatFileId(readGroupAndName(body))))
       default:
-        throw new DfsError('bad_request', `command ${request.command} is not known here`)
+        throw new DfsError('bad_request', `command ${command} is not known here`)
     }
   }
+}
+
+/** Answers with the whole body of a request: at once if it is here. */
+function withBody(request: FrameRequest, answer: (body: Buffer) => Promise<FrameReply>): Promise<FrameReply> {
+  const { body, lengthBytes } = request
+  const here = body.bytesHere(lengthBytes)
+  return here === undefined ? body.bytes(lengthBytes).then(answer) : answer(here)
 }
 
 async function store(tracker: TrackerActor, request: { group?: string }): Promise<FrameReply> {
   const placed = await tracker.ask<ReplyOf<typeof queryStore>>(replyTo => ({ type: 'queryStore', request, replyTo }))
   const { group, storePathIndex } = placed
   return { status: 0, parts: [writeServer({ ...placed.servers[0]!, group, storePathIndex })] }
+}
+
+async function fetch(tracker: TrackerActor, command: number, fileId: string): Promise<FrameReply> {
+  const type = command === COMMANDS.queryFetch ? 'queryFetch' : 'queryUpdate'
+  const found = await tracker.ask<ReplyOf<typeof queryFetch>>(replyTo => ({ type, fileId, replyTo }))
+  return { status: 0, parts: [writeServer({ ...found.servers[0]!, group: found.group })] }
 }
 
 function expectLength(request: FrameRequest, leastBytes: number, mostBytes: number): void {

@@ -96,7 +96,8 @@ export function trackerBehaviour(config: TrackerConfig) {
     init: (nowMs: number): TrackerStep => [emptyState(nowMs), [{ do: 'beat' }, TICK]],
     step: (state: TrackerState, message: TrackerMessage, nowMs: number): TrackerStep => {
       const [next, effects] = step(config, state, message, nowMs)
-      return [next, speaksForAll(config, state, nowMs) ? effects : effects.filter(effect => effect.do !== 'event')]
+      const isTold = effects.some(isEvent) && !speaksForAll(config, state, nowMs)
+      return [next, isTold ? effects.filter(effect => !isEvent(effect)) : effects]
     },
   }
 }
@@ -106,6 +107,10 @@ function speaksForAll(config: TrackerConfig, state: TrackerState, nowMs: number)
   return [...state.roles.values()].every(
     ({ role, id, heardMs }) => role !== 'tracker' || id >= config.trackerId || nowMs - heardMs > UNSPOKEN_AFTER_MS,
   )
+}
+
+function isEvent(effect: Effects[number]): boolean {
+  return effect.do === 'event'
 }
 
 function emptyState(nowMs: number): TrackerState {

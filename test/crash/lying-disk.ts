@@ -19,14 +19,15 @@ export function lyingDisk(disk: Disk, directory: string): Disk {
 
 function lateFile(file: DiskFile): DiskFile {
   let written: Promise<unknown> = Promise.resolve()
-  return {
+  const late: DiskFile = {
     read: (target, offsetBytes) => file.read(target, offsetBytes),
     async write(parts, offsetBytes) {
       // The caller takes its buffers back as soon as it believes us.
       const copy = Buffer.concat(parts)
-      const late = new Promise(resolve => setTimeout(resolve, LATE_MS))
-      written = Promise.all([written, late]).then(() => file.write([copy], offsetBytes))
+      const wait = new Promise(resolve => setTimeout(resolve, LATE_MS))
+      written = Promise.all([written, wait]).then(() => file.write([copy], offsetBytes))
     },
+    writeDurably: (parts, offsetBytes) => late.write(parts, offsetBytes),
     async sync() {},
     truncate: sizeBytes => file.truncate(sizeBytes),
     sizeBytes: () => file.sizeBytes(),
@@ -34,4 +35,5 @@ function lateFile(file: DiskFile): DiskFile {
       void written.then(() => file.close())
     },
   }
+  return late
 }

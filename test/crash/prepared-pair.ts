@@ -221,6 +221,7 @@ function withoutSync(file: DiskFile): DiskFile {
   return {
     read: (target, offsetBytes) => file.read(target, offsetBytes),
     write: (parts, offsetBytes) => file.write(parts, offsetBytes),
+    writeDurably: (parts, offsetBytes) => file.write(parts, offsetBytes),
     async sync() {},
     truncate: sizeBytes => file.truncate(sizeBytes),
     sizeBytes: () => file.sizeBytes(),

@@ -251,7 +251,7 @@ export class LazyDisk implements Disk {
       this.#dirty.add(inode)
     }
     let isOpen = true
-    return {
+    const file: DiskFile = {
       read: async (target, offsetBytes) => {
         await this.#wait(CALL_MS_MAX)
         return this.#read(inode, target, offsetBytes)
@@ -263,6 +263,10 @@ export class LazyDisk implements Disk {
         if (bytes.length === 0) return
         add('write', 'EBADF', { offsetBytes, bytes })
         inode.sizeBytes = Math.max(inode.sizeBytes, offsetBytes + bytes.length)
+      },
+      writeDurably: async (parts, offsetBytes) => {
+        await file.write(parts, offsetBytes)
+        await file.sync()
       },
       truncate: async sizeBytes => {
         await this.#wait(CALL_MS_MAX)
@@ -277,6 +281,7 @@ export class LazyDisk implements Disk {
         if (--inode.openCount === 0) this.#closeDescriptor(inode)
       },
     }
+    return file
   }
 
   #read(inode: Inode, target: Uint8Array, offsetBytes: number): number {

@@ -96,6 +96,20 @@ export function diskContract(name: string, make: () => Promise<DiskHarness>): vo
       expect(await readWhole(disk, at('file'))).to.equal(`aXcd${'z'.repeat(3000)}`)
     })
 
+    holds('writes durably what it writes, and beside other writes, whatever has its path by then', async (disk, at) => {
+      const file = await disk.open(at('file'), 'create')
+      await file.write([Buffer.from('ab')], 0)
+      await disk.rename(at('file'), at('moved'))
+      await writeNew(disk, at('file'), 'other')
+      await file.writeDurably([Buffer.from('c'), Buffer.from('d')], 2)
+      await Promise.all([file.writeDurably([Buffer.from('e')], 4), file.writeDurably([Buffer.from('f')], 5)])
+      await file.write([Buffer.from('X')], 1)
+      expect(await file.sizeBytes()).to.equal(6)
+      await file.close()
+      expect(await readWhole(disk, at('moved'))).to.equal('aXcdef')
+      expect(await readWhole(disk, at('file'))).to.equal('other')
+    })
+
     holds('has zeroes where nothing was written, also where something was cut away', async (disk, at) => {
       const file = await disk.open(at('file'), 'create')
       await file.write([Buffer.from('abc')], 2)

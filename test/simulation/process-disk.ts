@@ -242,6 +242,11 @@ export class OpenFile implements DiskFile {
     })
   }
 
+  async writeDurably(parts: readonly Uint8Array[], offsetBytes: number): Promise<void> {
+    await this.write(parts, offsetBytes)
+    await this.sync()
+  }
+
   sync(): Promise<void> {
     const position = this.#node.kind === 'file' ? this.#node.content.position : this.#disk.shared.fileSystem.position
     return this.#call('sync', () => {

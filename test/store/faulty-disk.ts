@@ -118,7 +118,7 @@ export class FaultyDisk implements Disk {
   lock = (directory: string) => this.#disk.lock(directory)
 
   #wrap(file: DiskFile, path: string): DiskFile {
-    return {
+    const wrapped: DiskFile = {
       read: (target, offset) => this.#call({ action: 'read', path }, () => file.read(target, offset)),
       write: async (parts, offset) => {
         const bytes = parts.reduce((sum, part) => sum + part.length, 0)
@@ -126,6 +126,11 @@ export class FaultyDisk implements Disk {
           if (keptBytes > 0) await file.write([Buffer.concat(parts).subarray(0, keptBytes)], offset)
         }
         await this.#call({ action: 'write', path, bytes }, () => file.write(parts, offset), torn)
+      },
+      // In two steps, so that each can fail.
+      writeDurably: async (parts, offset) => {
+        await wrapped.write(parts, offset)
+        await wrapped.sync()
       },
       sync: () => this.#call({ action: 'sync', path }, () => file.sync()),
       truncate: size => this.#call({ action: 'truncate', path }, () => file.truncate(size)),
@@ -135,6 +140,7 @@ export class FaultyDisk implements Disk {
         return file.close()
       },
     }
+    return wrapped
   }
 
   async #call<T>(call: DiskCall, work: () => Promise<T>, torn?: (keptBytes: number) => Promise<void>): Promise<T> {

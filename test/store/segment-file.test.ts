@@ -27,51 +27,27 @@ describe('segment file', () => {
     await workshop.remove()
   })
 
-  const open = async (syncs = true, on: Disk = disk) =>
-    new SegmentFile(on, workshop.path, await on.open(path, 'create'), { sizeBytes: 0, syncs })
+  const open = async (syncs = true, on: Disk = disk, mode: 'create' | 'update' = 'create') =>
+    new SegmentFile(on, workshop.path, await on.open(path, mode), { sizeBytes: 0, syncs })
   const slot = (seed: number) => contentOf(SLOT_BYTES, seed)
-  const put = (index: number) => segment.put(index * SLOT_BYTES, slot(index))
-  /** Puts slots together, behind a flush that is under way, and lets that go. */
-  async function putTogether(indexes: number[]): Promise<PromiseSettledResult<void>[]> {
-    const held = disk.hold({ action: 'sync' })
-    const first = put(0)
-    await held.reached
-    const others = indexes.map(put)
-    held.release()
-    await first
-    return Promise.allSettled(others)
-  }
+  const put = (...indexes: number[]) =>
+    segment.put(indexes.map(index => ({ offsetBytes: index * SLOT_BYTES, bytes: slot(index) })))
   const isThere = (index: number) =>
     readFileSync(path)
       .subarray(index * SLOT_BYTES, (index + 1) * SLOT_BYTES)
       .equals(slot(index))
 
-  it('makes durable what came together with one write and one sync', async () => {
-    await putTogether([1, 2, 3, 4, 5])
-    expect(disk.count({ action: 'write' })).to.equal(2)
-    expect(disk.count({ action: 'sync' })).to.equal(2)
-    expect(disk.trace.filter(({ action, phase }) => action === 'write' && phase === 'end')[1]).to.include({
-      bytes: 5 * SLOT_BYTES,
-    })
-    for (let index = 0; index <= 5; index++) expect(isThere(index), `slot ${index}`).to.equal(true)
+  it('makes durable what lies side by side with one write and one sync', async () => {
+    await put(1, 2, 3, 4, 5)
+    expect(disk.count({ action: 'write' })).to.equal(1)
+    expect(disk.count({ action: 'sync' })).to.equal(1)
+    for (let index = 1; index <= 5; index++) expect(isThere(index), `slot ${index}`).to.equal(true)
   })
 
-  it('writes what does not lie side by side apart, and syncs it together', async () => {
-    await putTogether([1, 2, 5, 6, 4])
-    expect(disk.count({ action: 'write' })).to.equal(1 + 3)
-    expect(disk.count({ action: 'sync' })).to.equal(2)
+  it('writes what does not lie side by side apart', async () => {
+    await put(1, 2, 5, 6, 4)
+    expect(disk.count({ action: 'write' })).to.equal(3)
     for (const index of [1, 2, 4, 5, 6]) expect(isThere(index), `slot ${index}`).to.equal(true)
-  })
-
-  it('resolves a put only after its own sync, and in the order of the calls', async () => {
-    const held = disk.hold({ action: 'sync' })
-    const done: number[] = []
-    const puts = [3, 1, 2].map(index => put(index).then(() => done.push(index)))
-    await held.reached
-    expect(done).to.deep.equal([])
-    held.release()
-    await Promise.all(puts)
-    expect(done).to.deep.equal([3, 1, 2])
   })
 
   it('resolves none before its entry is durable, and makes that durable once', async () => {
@@ -93,74 +69,47 @@ describe('segment file', () => {
     path = join(workshop.path, '0000000002')
     await segment.close()
     segment = await open(false)
-    await Promise.all([put(0), put(1)])
+    await put(0, 1)
     expect(disk.count({ action: 'sync' }) + disk.count({ action: 'syncDirectory' })).to.equal(0)
   })
 
-  for (const errno of ['ENOSPC', 'EIO']) {
-    it(`rejects what came together when a write says ${errno}, and nothing of another flush`, async () => {
-      disk.fail({ action: 'write' }, errno, { keptBytes: 10 })
-      expect(await rejection(put(0))).to.include({ errno })
+  for (const action of ['write', 'sync'] as const) {
+    it(`rejects slots that the disk has no room for when it comes to the ${action}, and nothing of the next ones`, async () => {
+      disk.fail({ action }, 'ENOSPC', { keptBytes: action === 'write' ? 10 : 0 })
+      expect(await rejection(put(0))).to.include({ errno: 'ENOSPC' })
       await put(1)
       expect(isThere(1)).to.equal(true)
     })
+  }
 
-    it(`takes no more once a sync has said ${errno}, and rejects whoever waits`, async () => {
-      const held = disk.hold({ action: 'sync' })
-      const first = rejection(put(0))
-      await held.reached
-      const second = rejection(put(1))
-      held.release(errno)
-      expect(await first).to.include({ errno })
-      expect(await second).to.include({ errno })
-      expect(await rejection(put(2))).to.include({ errno })
-      expect(await rejection(segment.sync())).to.include({ errno })
-      expect(disk.count({ action: 'sync' })).to.equal(0)
+  for (const action of ['write', 'sync', 'syncDirectory'] as const) {
+    it(`takes no more once ${action} has failed: the next one may promise what is not true`, async () => {
+      await put(0)
+      const again = await open(true, disk, 'update')
+      disk.fail({ action }, 'EIO')
+      expect(await rejection(again.put([{ offsetBytes: 0, bytes: slot(0) }]))).to.include({ errno: 'EIO' })
+      disk.heal()
+      expect(await rejection(again.put([{ offsetBytes: SLOT_BYTES, bytes: slot(1) }]))).to.include({ errno: 'EIO' })
+      expect(await rejection(again.sync())).to.include({ errno: 'EIO' })
       const target = Buffer.alloc(SLOT_BYTES)
-      expect(await segment.read(target, 0), 'what is there is read all the same').to.equal(SLOT_BYTES)
-    })
-
-    it(`takes no more once the sync of its directory has said ${errno}: the next may promise what is not true`, async () => {
-      const held = disk.hold({ action: 'syncDirectory' })
-      const first = rejection(put(0))
-      await held.reached
-      const second = rejection(put(1))
-      held.release(errno)
-      expect(await first).to.include({ errno })
-      expect(await second).to.include({ errno })
-      expect(await rejection(put(2))).to.include({ errno })
+      expect(await again.read(target, 0), 'what is there is read all the same').to.equal(SLOT_BYTES)
+      await again.close()
     })
   }
 
   it('rejects only when nobody reads from the buffers any more', async () => {
-    const sync = disk.hold({ action: 'sync' })
-    const first = put(0)
-    await sync.reached
-    let isOver = false
-    const others = Promise.allSettled([put(1), put(3)]).then(() => {
-      isOver = true
-    })
     disk.fail({ action: 'write' }, 'ENOSPC')
     const write = disk.hold({ action: 'write' })
-    sync.release()
-    await first
+    let isOver = false
+    const puts = put(1, 3)
+      .catch(() => {})
+      .finally(() => {
+        isOver = true
+      })
     await write.reached
     await new Promise(setImmediate)
     expect(isOver).to.equal(false)
     write.release()
-    await others
-  })
-
-  it('waits for what is under way before it closes', async () => {
-    const held = disk.hold({ action: 'sync' })
-    const done = put(0)
-    await held.reached
-    const closed = segment.close()
-    expect(disk.closed).to.equal(0)
-    held.release()
-    await Promise.all([done, closed])
-    expect(disk.closed).to.equal(1)
-    path = join(workshop.path, '0000000003')
-    segment = await open()
+    await puts
   })
 })

@@ -51,7 +51,7 @@ describe('segments', () => {
   }
   const pathOf = (segmentId = SEGMENT) => join(root, String(SOURCE), String(segmentId).padStart(10, '0'))
   async function put(packed: Packed): Promise<Packed> {
-    await segments.put(packed.at, packed.slot)
+    await segments.put([{ storePathIndex: 0, ...packed.at, bytes: packed.slot }])
     return packed
   }
   const read = ({ name, content }: Packed) => {

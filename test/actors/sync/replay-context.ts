@@ -2,6 +2,8 @@
 import type { RunningStorage } from '../../../actors/storage/start-storage.ts'
 import type { ReplayContext } from '../../../actors/sync/replay-binlog.ts'
 import { silentLog } from '../../../runtime/log.ts'
+import { realWorld } from '../../../runtime/real-world.ts'
+import { Timers } from '../../../runtime/timers.ts'
 
 /** Replays from a storage server; names of damaged files go to `corrupt`. */
 export function replayContext(
@@ -10,16 +12,8 @@ export function replayContext(
   onEpochTooOld: (epochMin: number) => void = () => {},
 ): ReplayContext {
   return {
-    ...{
-      store,
-      blocks,
-      pool,
-      replicas,
-      log: silentLog(),
-      cursors: new Map(),
-      unreadable: new Map(),
-      onProgress: () => {},
-    },
+    ...{ store, replicas, blocks, pool, log: silentLog(), timers: new Timers(realWorld().clock) },
+    ...{ cursors: new Map(), unreadable: new Map(), onProgress: () => {} },
     onCorruption: name => void corrupt.push(name),
     onEpochTooOld,
   }

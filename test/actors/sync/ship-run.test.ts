@@ -307,6 +307,7 @@ function withBadSector(disk: Disk, bad: () => BadSector | undefined): Disk {
       return file.read(target, offsetBytes)
     },
     write: (parts, offsetBytes) => file.write(parts, offsetBytes),
+    writeDurably: (parts, offsetBytes) => file.writeDurably(parts, offsetBytes),
     sync: () => file.sync(),
     truncate: sizeBytes => file.truncate(sizeBytes),
     sizeBytes: () => file.sizeBytes(),
