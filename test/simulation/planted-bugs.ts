@@ -23,7 +23,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.writeDurably([bytes], this.#fileBytes);',
     replace: 'await this.#file.write([bytes], this.#fileBytes);',
-    seed: 2,
+    seed: 3,
   },
   {
     name: 'rename-before-record',
@@ -31,7 +31,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/file-store.js',
     find: 'const effect = () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error));',
     replace: 'const effect = (early => () => early)(this.#place(path, token, name));',
-    seed: 2,
+    seed: 1,
   },
   {
     name: 'mark-before-ack',
@@ -57,7 +57,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     replace: `const isKnown = () => false;
         const { origin, previous } = shipments[0].shipped;
         if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
-    seed: 27,
+    seed: 29,
   },
   {
     name: 'fsync-error-ignored',
@@ -74,7 +74,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(bytes);',
     // Without the start record, which would take the damage upon itself.
     replace: 'bytes += tornBytes; files.length = 0;',
-    seed: 34,
+    seed: 37,
   },
   {
     name: 'delete-overtakes-create',
@@ -82,7 +82,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'for (const isTurn of [isCreate, isDelete])',
     replace: 'for (const isTurn of [isDelete, isCreate])',
-    seed: 4,
+    seed: 6,
   },
   {
     name: 'stale-mark-accepted',
@@ -106,7 +106,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/last-flush.js',
     find: 'await file.truncate(offsetBytes);',
     replace: '',
-    seed: 57,
+    seed: 19,
   },
   {
     name: 'scrub-trusts-slots',
@@ -122,6 +122,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/scrub-file.js',
     find: "return { is: (await store.isSound(file)) ? 'unreadable' : 'away' };",
     replace: "return { is: 'bad', part: 'unreadable' };",
-    seed: 22,
+    seed: 27,
   },
 ]
