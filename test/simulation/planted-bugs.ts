@@ -65,7 +65,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.writeDurably([bytes], this.#fileBytes);',
     replace: 'await this.#file.write([bytes], this.#fileBytes).then(() => this.#file.sync().catch(() => {}));',
-    seed: 131,
+    seed: 46,
   },
   {
     name: 'torn-record-accepted',
@@ -114,7 +114,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/scrub-file.js',
     find: 'return contentOf(slot, { sizeBytes: file.sizeBytes, crc32: file.crc32 }) === undefined ? BAD_SLOT : GOOD;',
     replace: 'return GOOD;',
-    seed: 52,
+    seed: 66,
   },
   {
     name: 'scrub-blames-files',
