@@ -75,8 +75,8 @@ export async function preparePair(directory: string, options: PairOptions): Prom
   await ship(source.store, peer.store)
   for (let attempt = 0; lastFlushOf(source.directory).records !== lastRecords || attempt === 0; attempt++) {
     if (attempt === ATTEMPTS_MAX) throw new Error(`no flush of ${lastRecords} records came about`)
-    // While the record of the first is flushed, those of the others gather for the next flush.
-    const count = lastRecords === 1 ? 1 : lastRecords + 1
+    // Records that come together are flushed together, unless the first of them is on its way already.
+    const count = lastRecords === 1 ? 1 : lastRecords + (attempt % 2)
     const seed = 1_000 * (attempt + 1)
     await Promise.all(Array.from({ length: count }, (_, i) => keep(contentOf(LAST_BYTES, seed + i))))
   }
