@@ -177,7 +177,7 @@ export class FileStore implements Store {
     this.#catalogue = recovered.catalogue
     this.#slotSpace = new SlotSpace(
       recovered.catalogue,
-      recovered.slots,
+      recovered,
       paths,
       identity,
       world.clock,
@@ -490,10 +490,13 @@ export class FileStore implements Store {
     let name = ''
     let slot: SlotBytes | undefined
     try {
-      await this.#binlog.append(({ timeMs }) => {
+      await this.#binlog.append(({ sequence, timeMs }) => {
         // The record's time, which never goes back: of two files in one slot it tells which came later.
         const createTimeS = Math.floor(timeMs / 1000)
-        const { segmentId, offsetBytes, reused } = this.#slotSpace.take(path, slotBytes, createTimeS)
+        const { segmentId, offsetBytes, reused } = this.#slotSpace.take(path, slotBytes, {
+          timeS: createTimeS,
+          sequence,
+        })
         const place = { storePathIndex: path.index, storageId: this.storageId, segmentId, offsetBytes }
         const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
         writeSlotHeader(bytes, header)

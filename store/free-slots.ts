@@ -18,6 +18,7 @@ export class FreeSlots {
   #misses = 0
   /** The last second in which one of them was given out before. */
   #givenS = 0
+  #lastSequence = 0
 
   private constructor(segmentId: number) {
     this.segmentId = segmentId
@@ -42,16 +43,25 @@ export class FreeSlots {
     return this.#count === 0 || this.#misses > MISSES_MAX
   }
 
+  /** The last record that one was given out for. */
+  get lastSequence(): number {
+    return this.#lastSequence
+  }
+
   has(slotBytes: number): boolean {
     return (this.#offsets.get(slotBytes)?.length ?? 0) > 0
   }
 
-  /** Gives out one for a file of this second: by their times it is known which of two files came later. */
-  take(slotBytes: number, timeS: number): number | undefined {
+  /**
+   * Gives out one for a file of this second, with a record of this sequence: by their times it is known which of two files
+   * came later.
+   */
+  take(slotBytes: number, timeS: number, sequence: number): number | undefined {
     const offset = timeS > this.#givenS ? this.#offsets.get(slotBytes)?.pop() : undefined
     if (offset === undefined) this.#misses++
     else {
       this.#misses = 0
+      this.#lastSequence = sequence
       this.#count--
     }
     return offset

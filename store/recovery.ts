@@ -21,7 +21,7 @@ import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BATCH_RECORDS_MAX, type BinlogEnd, isShipped } from './binlog.ts'
 import { binlogDirectory, epochBefore, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
 import { readRecords } from './binlog-reader.ts'
-import { type FoundCheckpoint, readCheckpoint, type SlotEnd } from './checkpoint.ts'
+import { type FoundCheckpoint, type ReopenedSegment, readCheckpoint, type SlotEnd } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
 import { cutUnfinished } from './last-flush.ts'
 import { OrphanSearch } from './orphans.ts'
@@ -51,6 +51,8 @@ export interface Recovery {
   readonly orphans: readonly string[]
   /** Behind which slots this start may fill new ones. */
   readonly slots: readonly SlotEnd[]
+  /** Segments whose free slots may have been used again. */
+  readonly reopened: readonly ReopenedSegment[]
   readonly catalogue: SlotCatalogue
   /** All segments have to be counted: what was known of them is missing or damaged. */
   readonly uncounted: boolean
@@ -164,6 +166,7 @@ export async function recover(
   return {
     end,
     lastSequence,
+    reopened: checkpoint.reopened,
     catalogue,
     uncounted: found === undefined && catalogue.entries.length > 0,
     previousEpoch: checkpoint.current ? undefined : await epochBefore(disk, directory, epoch),

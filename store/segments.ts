@@ -236,6 +236,11 @@ export class Segments {
     }
   }
 
+  /** Whether there is such a segment. */
+  async has(ref: SegmentRef): Promise<boolean> {
+    return (await this.#ifThere(ref, async () => true)) ?? false
+  }
+
   /** Goes over all headers of a segment, and says what they come to; undefined if it is not there. */
   walk(ref: SegmentRef, visit: OnSlot = ignore): Promise<SegmentSum | undefined> {
     return this.#ifThere(ref, segment => walk(segment, visit))

@@ -46,11 +46,11 @@ export class SlotAllocator {
   }
 
   /**
-   * The place of a new slot whose record has this second. Throws `no_space` if it would have to be appended and must not,
+   * The place of a new slot whose record has this second and sequence. Throws `no_space` if it would have to be appended and must not,
    * or when the writer has no segment left: the next id would be another writer's.
    */
-  take(slotBytes: number, timeS: number, mayAppend = true): NewSlot {
-    const offsetBytes = this.#free?.take(slotBytes, timeS)
+  take(slotBytes: number, { timeS, sequence }: { timeS: number; sequence: number }, mayAppend = true): NewSlot {
+    const offsetBytes = this.#free?.take(slotBytes, timeS, sequence)
     if (offsetBytes !== undefined) return { segmentId: this.#free!.segmentId, offsetBytes, reused: true }
     if (!mayAppend) throw new DfsError('no_space')
     return this.#append(slotBytes)

@@ -94,17 +94,18 @@ export class SlotOrphanSearch {
    * there has failed, and the others go on: its slots are looked for again at the next start.
    */
   async find(storePaths: ReadonlyMap<number, StorePath>): Promise<string[]> {
-    const found: string[] = []
+    // In a segment that is looked through as a whole there may be gaps, too.
+    const found = new Set<string>()
     for (const path of storePaths.values()) {
       if (path.failure !== undefined) continue
       try {
-        for await (const name of this.#filesOn(path)) if (!this.#recorded.has(name)) found.push(name)
+        for await (const name of this.#filesOn(path)) if (!this.#recorded.has(name)) found.add(name)
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
         path.fail(error)
       }
     }
-    return found
+    return [...found]
   }
 
   /**

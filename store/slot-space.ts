@@ -10,8 +10,10 @@
  */
 import type { FileNameParts } from '../protocol/file-id.ts'
 import { type Clock, DiskError } from '../runtime/world.ts'
-import type { ReopenedSegment, SlotEnd } from './checkpoint.ts'
+import { BATCH_RECORDS_MAX } from './binlog.ts'
+import type { ReopenedSegment } from './checkpoint.ts'
 import { FreeSlots } from './free-slots.ts'
+import type { Recovery } from './recovery.ts'
 import { type SlotBytes, writerOf } from './segments.ts'
 import { SEGMENT_BYTES } from './slot.ts'
 import { type NewSlot, SlotAllocator } from './slot-allocator.ts'
@@ -41,10 +43,11 @@ interface Resting {
   readonly untilMs: number
 }
 
-/** A segment that checkpoints say is open. */
+/** A segment that checkpoints say is open, for a flush longer than it is: the last one may lose its records. */
 interface Declared extends ReopenedSegment {
-  /** The last record that may have a slot in it, once no more are given out. */
-  lastSequence: number | undefined
+  readonly sinceSequence: number
+  /** Its free slots; undefined if an earlier life gave them out. */
+  readonly free: FreeSlots | undefined
 }
 
 /** Where the binlog is: given out so far, and durable. */
@@ -62,7 +65,9 @@ export class SlotSpace {
   readonly #options: ReuseOptions
   readonly #onFailure: (path: StorePath, error: DiskError) => void
   readonly #resting = new Map<number, Resting[]>()
-  #declared: Declared[] = []
+  #declared: Declared[]
+  /** As of the last look. */
+  #durable = 0
   /** Listed since all others were. */
   readonly #tried = new Set<SegmentEntry>()
   /** Segments without a file: since when, as far as nothing was done to them. */
@@ -74,13 +79,14 @@ export class SlotSpace {
 
   constructor(
     catalogue: SlotCatalogue,
-    slots: readonly SlotEnd[],
+    { slots, reopened, end, skipped }: Pick<Recovery, 'slots' | 'reopened' | 'end' | 'skipped'>,
     paths: ReadonlyMap<number, StorePath>,
     own: { storageId: number; writer: number },
     clock: Clock,
     options: ReuseOptions,
     onFailure: (path: StorePath, error: DiskError) => void,
   ) {
+    this.#declared = reopened.map(segment => ({ ...segment, sinceSequence: end.sequence + skipped, free: undefined }))
     this.#onFailure = onFailure
     this.#catalogue = catalogue
     this.#paths = paths
@@ -101,8 +107,8 @@ export class SlotSpace {
   }
 
   /** Gives a place to a new slot. Throws `no_space` if there is neither a free slot nor room. */
-  take(path: StorePath, slotBytes: number, timeS: number): NewSlot {
-    return this.#allocators.get(path.index)!.take(slotBytes, timeS, path.availableBytes > slotBytes)
+  take(path: StorePath, slotBytes: number, record: { timeS: number; sequence: number }): NewSlot {
+    return this.#allocators.get(path.index)!.take(slotBytes, record, path.availableBytes > slotBytes)
   }
 
   /** Whether a store path has a free slot of a size. */
@@ -154,14 +160,25 @@ export class SlotSpace {
 
   /** Counts at a start what has to be, if that is little; otherwise it is done later. */
   async settle(): Promise<void> {
+    await this.#settleRemoved()
     const doubted = this.#catalogue.entries.filter(({ inDoubt }) => inDoubt)
     if (doubted.length > WORK_MAX) return
     for (const entry of doubted) await this.#count(entry)
   }
 
+  /** Segments that were removed after the catalogue had been written. */
+  async #settleRemoved(): Promise<void> {
+    for (const entry of this.#catalogue.entries.filter(isFree)) {
+      const path = this.#paths.get(entry.storePathIndex)
+      if (path === undefined || path.failure !== undefined) continue
+      if ((await this.#guard(path, () => path.segments.has(entry))) === false) this.#catalogue.remove(entry)
+    }
+  }
+
   /** Looks after all segments. Returns whether a checkpoint would open one of them. */
   async look(reach: BinlogReach): Promise<boolean> {
     const entries = this.#catalogue.entries
+    this.#durable = reach.durable
     await this.#countDoubted(entries, reach)
     await this.#removeFree(entries)
     for (const path of this.#paths.values()) {
@@ -172,16 +189,15 @@ export class SlotSpace {
 
   /** What the next checkpoint has to say of segments that are open, with those that it opens. */
   declare({ given, durable }: BinlogReach): { reopened: readonly ReopenedSegment[]; open: () => void } {
-    for (const declared of this.#declared) {
-      const isOpen = this.#allocators.get(declared.storePathIndex)?.reopened?.segmentId === declared.segmentId
-      if (!isOpen) declared.lastSequence ??= given
-    }
-    this.#declared = this.#declared.filter(({ lastSequence = durable + 1 }) => lastSequence > durable)
+    this.#declared = this.#declared.filter(
+      declared => this.#isOpen(declared) || lastSequenceOf(declared) + BATCH_RECORDS_MAX >= durable,
+    )
     const ripe = this.#ripe()
     const opened = ripe.map(([storePathIndex, { free }]) => ({
       storePathIndex,
       segmentId: free.segmentId,
-      lastSequence: undefined,
+      sinceSequence: given,
+      free,
     }))
     this.#declared.push(...opened)
     const reopened = this.#declared.map(({ storePathIndex, segmentId }) => ({ storePathIndex, segmentId }))
@@ -241,8 +257,7 @@ export class SlotSpace {
     let left = WORK_MAX
     for (const entry of entries) {
       const path = this.#paths.get(entry.storePathIndex)
-      const isFree = entry.usedBytes === 0 && entry.endBytes > 0
-      if (path === undefined || path.failure !== undefined || !isFree || this.#isInUse(entry)) {
+      if (path === undefined || path.failure !== undefined || !isFree(entry) || this.#isInUse(entry)) {
         this.#freeSince.delete(entry)
         continue
       }
@@ -294,17 +309,31 @@ export class SlotSpace {
     return storageId === this.#own.storageId && writerOf(segmentId) === this.#own.writer
   }
 
+  #isOpen({ storePathIndex, free }: Declared): boolean {
+    return free !== undefined && this.#allocators.get(storePathIndex)?.reopened === free
+  }
+
   /** Whether slots of a segment are being given out, or will be. */
   #isInUse(entry: SegmentEntry): boolean {
     if (!this.#isOwn(entry)) return false
     const { storePathIndex, segmentId } = entry
-    const isIt = (other: ReopenedSegment) => other.segmentId === segmentId && other.storePathIndex === storePathIndex
+    const isIt = (other: Declared) => other.segmentId === segmentId && other.storePathIndex === storePathIndex
+    const mayBeWritten = (other: Declared) => this.#isOpen(other) || lastSequenceOf(other) > this.#durable
     return (
       segmentId >= (this.#allocators.get(storePathIndex)?.segmentId ?? 0) ||
-      this.#declared.some(isIt) ||
+      this.#declared.some(other => isIt(other) && mayBeWritten(other)) ||
       this.#resting.get(storePathIndex)?.some(({ free }) => free.segmentId === segmentId) === true
     )
   }
+}
+
+/** The last record that may have a slot in a segment, if no more are given out. */
+function lastSequenceOf({ sinceSequence, free }: Declared): number {
+  return Math.max(sinceSequence, free?.lastSequence ?? 0)
+}
+
+function isFree({ usedBytes, endBytes }: SegmentEntry): boolean {
+  return usedBytes === 0 && endBytes > 0
 }
 
 function freeBytesOf({ usedBytes, endBytes }: SegmentEntry): number {

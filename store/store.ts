@@ -21,6 +21,7 @@ export type RecoveryReport = Omit<
   | 'skipped'
   | 'previousEpoch'
   | 'slots'
+  | 'reopened'
   | 'catalogue'
   | 'uncounted'
 >

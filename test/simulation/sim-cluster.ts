@@ -47,6 +47,9 @@ export const STORAGES: ReadonlyMap<string, SimStorage> = new Map([
   ['storage-5', { group: 'group2', storageId: 5, segmentFileBytesMax: 2 ** 14 }],
 ])
 
+/** Slots are used again, and segments removed, several times while a seed lasts. */
+const REUSE = { segmentBytes: 2 ** 17, restMs: 1_000, freeBytesMin: 64 }
+
 /** How fast a clock may run ahead or behind: a hundred times worse than a cheap quartz. */
 const DRIFT_MAX = 0.005
 /** Clocks of machines that were never set. */
@@ -206,6 +209,7 @@ export class SimCluster {
       segmentFileBytesMax: STORAGES.get(name)!.segmentFileBytesMax,
       hotFileBytes: 2 ** 16,
       durability: 'fsync',
+      reuse: REUSE,
       credentials: credentials(`storage_${group}`),
       clusterSecret: SECRET,
       bind: { host: name, port: 23000 },

@@ -12,6 +12,7 @@ import { contentOf, rejection, sumOf, Workshop } from './store-fixture.ts'
 
 const SOURCE = 7
 const SEGMENT = 0x0010_0001
+const RECORD = { timeS: 0, sequence: 1 }
 /** More than a store path has open at a time. */
 const MANY = 150
 
@@ -270,31 +271,35 @@ describe('slot allocator', () => {
   it('gives places side by side, and goes on in the next segment when one is full', () => {
     const allocator = new SlotAllocator(1, SEGMENT)
     const slotBytes = SEGMENT_BYTES / 8
-    for (let i = 0; i < 7; i++) allocator.take(slotBytes, 0)
-    expect(allocator.take(slotBytes - 64, 0)).to.deep.equal({
+    for (let i = 0; i < 7; i++) allocator.take(slotBytes, RECORD)
+    expect(allocator.take(slotBytes - 64, RECORD)).to.deep.equal({
       segmentId: SEGMENT,
       offsetBytes: 7 * slotBytes,
       reused: false,
     })
-    expect(allocator.take(64, 0)).to.deep.equal({ segmentId: SEGMENT, offsetBytes: SEGMENT_BYTES - 64, reused: false })
-    expect(allocator.take(64, 0)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 0, reused: false })
+    expect(allocator.take(64, RECORD)).to.deep.equal({
+      segmentId: SEGMENT,
+      offsetBytes: SEGMENT_BYTES - 64,
+      reused: false,
+    })
+    expect(allocator.take(64, RECORD)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 0, reused: false })
   })
 
   it('leaves a segment once, whoever says so', () => {
     const allocator = new SlotAllocator(1, SEGMENT)
-    allocator.take(64, 0)
+    allocator.take(64, RECORD)
     for (let i = 0; i < 3; i++) allocator.leave(SEGMENT)
-    expect(allocator.take(64, 0)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 0, reused: false })
+    expect(allocator.take(64, RECORD)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 0, reused: false })
     allocator.leave(SEGMENT)
-    expect(allocator.take(64, 0)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 64, reused: false })
+    expect(allocator.take(64, RECORD)).to.deep.equal({ segmentId: SEGMENT + 1, offsetBytes: 64, reused: false })
   })
 })
 
 describe('the last segment of a writer', () => {
   it('is full when it is: the next id would be that of another writer', () => {
     const allocator = new SlotAllocator(1, 2 ** 21 - 1)
-    for (let i = 0; i < 8; i++) allocator.take(SEGMENT_BYTES / 8, 0)
-    expect(() => allocator.take(64, 0))
+    for (let i = 0; i < 8; i++) allocator.take(SEGMENT_BYTES / 8, RECORD)
+    expect(() => allocator.take(64, RECORD))
       .to.throw()
       .with.property('code', 'no_space')
   })
