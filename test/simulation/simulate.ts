@@ -14,6 +14,7 @@ import {
   checkOrder,
   checkRecords,
   checkRecordsFirst,
+  countReused,
   differences,
 } from './checkers.ts'
 import { EventLoop } from './event-loop.ts'
@@ -58,6 +59,8 @@ export interface Outcome {
   readonly uploads: number
   readonly downloads: number
   readonly deletes: number
+  /** Slots of deleted files that were given to others. */
+  readonly reused: number
   readonly failures: number
   readonly excused: number
   /** How long after the mending the groups were alike. */
@@ -142,6 +145,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
     uploads: ledger.uploads,
     downloads: ledger.downloads,
     deletes: ledger.deletes,
+    reused: countReused(cluster),
     failures: ledger.failures,
     excused: ledger.excusedCount,
     convergedMs,
