@@ -332,7 +332,7 @@ export class FileStore implements Store {
       await before
       return true
     }
-    if (!(await this.has(name).catch(deletedLater))) return false
+    if (!(await this.has(name))) return false
     const path = this.#pathOf(decodeFileName(name))
     const deleted =
       this.#deleting.get(name) ?? this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
@@ -781,12 +781,6 @@ export class FileStore implements Store {
 
 function notKept(): DfsError {
   return new DfsError('bad_file_id', 'files of this kind are not kept here')
-}
-
-/** A header that is damaged cannot be marked: its file is deleted when it is whole again. */
-function deletedLater(error: unknown): never {
-  if (!(error instanceof DfsError) || error.code !== 'corrupt') throw error
-  throw new DfsError('unavailable', 'the slot of the file is damaged', { cause: error })
 }
 
 function isNowhere(error: unknown): boolean {
