@@ -431,6 +431,8 @@ export class FileStore implements Store {
   }
 
   async #lookAfterSlots(): Promise<void> {
+    // It is at work in segments that may go.
+    await this.#checkpointing
     if (await this.#slotSpace.look(this.#reach)) await this.#checkpoint({ isWanted: true })
   }
 

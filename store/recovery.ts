@@ -280,7 +280,12 @@ function recount(
 /** Whatever is known of the segments of a store path has to be counted, and those that are not known. */
 async function doubtAll(catalogue: SlotCatalogue, path: StorePath): Promise<void> {
   if (path.failure !== undefined) return
-  for (const ref of await path.segments.listAll()) catalogue.doubt({ storePathIndex: path.index, ...ref })
+  try {
+    for (const ref of await path.segments.listAll()) catalogue.doubt({ storePathIndex: path.index, ...ref })
+  } catch (error) {
+    // The others go on, and until it is back no checkpoint says that anything was counted.
+    path.fail(error as Error)
+  }
 }
 
 /** Does the effect of a record again, whatever of it was done before; returns what freeing its slot found. */

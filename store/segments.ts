@@ -247,13 +247,13 @@ export class Segments {
   }
 
   /**
-   * Removes a segment without a file in it; false if there is one, or if it is in use. Nobody may be about to put a slot
-   * that was not asked for here; who comes meanwhile waits, and may make the segment anew.
+   * Removes a segment without a file in it; false if there is one, undefined if somebody is at work in it. Who comes
+   * meanwhile waits, and may make the segment anew.
    */
-  async remove(ref: SegmentRef): Promise<boolean> {
+  async remove(ref: SegmentRef): Promise<boolean | undefined> {
     const key = keyOf(ref)
     const open = this.#open.get(key)
-    if (this.#removing.has(key) || (open !== undefined && open.users > 0)) return false
+    if (this.#removing.has(key) || (open !== undefined && open.users > 0)) return undefined
     this.#open.delete(key)
     if (open !== undefined) this.#close(open)
     const removed = this.#removeFree(ref)

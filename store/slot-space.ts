@@ -268,11 +268,12 @@ export class SlotSpace {
   }
 
   async #remove(path: StorePath, entry: SegmentEntry): Promise<void> {
+    const isRemoved = await this.#guard(path, () => path.segments.remove(entry))
+    if (isRemoved === undefined) return
     this.#freeSince.delete(entry)
     this.#tried.delete(entry)
-    const isRemoved = await this.#guard(path, () => path.segments.remove(entry))
-    if (isRemoved === true) this.#catalogue.remove(entry)
-    else if (isRemoved === false) this.#catalogue.doubt(entry)
+    if (isRemoved) this.#catalogue.remove(entry)
+    else this.#catalogue.doubt(entry)
   }
 
   /** Counts segments that nothing is being done to: what was begun before the last look is over, and nothing since. */

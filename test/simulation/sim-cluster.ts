@@ -48,7 +48,7 @@ export const STORAGES: ReadonlyMap<string, SimStorage> = new Map([
 ])
 
 /** Slots are used again, and segments removed, several times while a seed lasts. */
-const REUSE = { segmentBytes: 2 ** 17, restMs: 1_000, freeBytesMin: 64 }
+const REUSE = { segmentBytes: 2 ** 17, restMs: 500, freeBytesMin: 64 }
 
 /** How fast a clock may run ahead or behind: a hundred times worse than a cheap quartz. */
 const DRIFT_MAX = 0.005
