@@ -134,7 +134,7 @@ export class FileStore implements Store {
   /** Files of ours that are being deleted. */
   readonly #deleting = new Map<string, Promise<unknown>>()
   readonly #applied: AppliedRecords
-  readonly #stopTicks: readonly (() => void)[]
+  #stopTicks: readonly (() => void)[] = []
   /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
   #begun = false
   #tokens = 0
@@ -147,7 +147,6 @@ export class FileStore implements Store {
 
   private constructor(
     world: World,
-    timers: Timers,
     log: Log,
     options: StoreOptions,
     identity: Identity,
@@ -204,6 +203,9 @@ export class FileStore implements Store {
       const isDue = sequence - this.#checkpointed >= CHECKPOINT_RECORDS || this.#changes >= CHECKPOINT_CHANGES
       if (isDue) void this.#checkpoint()
     })
+  }
+
+  #startTicks(timers: Timers): void {
     this.#stopTicks = [
       every(timers, CHECKPOINT_MS, () => void this.#checkpoint()),
       every(timers, this.#slotSpace.lookMs, () => void this.lookAfterSlots()),
@@ -241,10 +243,11 @@ export class FileStore implements Store {
     if (recovered.uncounted)
       log.warn('the catalogue of segments cannot be read: all of them will be counted, which takes a while')
     const lives = await SourceLives.read(world.disk, options.dataDirectory)
-    const store = new FileStore(world, timers, log, options, identity, paths, recovered, lives)
+    const store = new FileStore(world, log, options, identity, paths, recovered, lives)
     await store.#slotSpace.settle()
     await store.#begin(recovered)
     if (store.#begun && !store.#hasFailedPath) await store.#writeCheckpoint()
+    store.#startTicks(timers)
     return store
   }
 

@@ -20,7 +20,7 @@ import { Timers } from '../../runtime/timers.ts'
 import type { OnPhase, Phase } from '../../store/phase.ts'
 import type { RecoveryReport } from '../../store/store.ts'
 import { lyingDisk } from './lying-disk.ts'
-import { SEGMENT_FILE_BYTES_MAX, type StorageProcessOptions } from './storage-options.ts'
+import { REUSE, SEGMENT_FILE_BYTES_MAX, type StorageProcessOptions } from './storage-options.ts'
 
 /** Said when uploads are taken. */
 export interface StorageProcessReport {
@@ -72,6 +72,7 @@ for (;;) {
     segmentFileBytesMax: options.segmentFileBytesMax ?? SEGMENT_FILE_BYTES_MAX,
     hotFileBytes: 0,
     durability: 'fsync',
+    reuse: REUSE,
     credentials: own,
     clusterSecret: own.dataSecret ?? '',
     syncCredentials,

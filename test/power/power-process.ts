@@ -95,6 +95,8 @@ async function live(plan: PowerPlan): Promise<void> {
     segmentFileBytesMax: plan.segmentFileBytesMax,
     hotFileBytes: 0,
     durability: 'fsync',
+    // Slots are used again within a life or two.
+    reuse: { segmentBytes: 2 ** 20, restMs: 100, freeBytesMin: 64 },
     credentials: credentials('storage_group1'),
     syncCredentials: credentials('sync_group1'),
     clusterSecret: SECRET,
