@@ -61,7 +61,7 @@ export function formatStatus(status: ClusterStatus, lags: readonly SyncLag[]): s
     ]),
   ])
   const storageTable = formatTable([
-    ['ID', 'GROUP', 'ADDRESS', 'STATUS', 'FREE', 'TOTAL', 'UPLOADS', 'BINLOG', 'PEERS BEHIND'],
+    ['ID', 'GROUP', 'ADDRESS', 'STATUS', 'FREE', 'IN SLOTS', 'TOTAL', 'UPLOADS', 'BINLOG', 'PEERS BEHIND'],
     ...storages.map(view => storageRow(view, lags)),
   ])
   const tables = [head, groups.length > 0 ? groupTable : '', storages.length > 0 ? storageTable : '']
@@ -94,6 +94,7 @@ function storageRow(view: StorageView, lags: readonly SyncLag[]): readonly strin
     `${host}:${port}`,
     statusText(view),
     formatBytes(storePaths.reduce((sum, path) => sum + path.freeBytes, 0)),
+    formatBytes(storePaths.reduce((sum, { reusableBytes = 0 }) => sum + reusableBytes, 0)),
     formatBytes(storePaths.reduce((sum, path) => sum + path.totalBytes, 0)),
     String(counts.uploads ?? 0),
     String(binlogEnd.sequence),

@@ -12,8 +12,9 @@
  *     timeMs    the source's clock, never decreasing over one source's records
  *     op        C create, D delete; lower case: applied from a peer (FastDFS's letters); S the server has started
  *     name      the file name, without the group; `-` for S
- *     extent    where the bytes are: `t:<token>` in a temporary file, `s` in the slot that the name says, `-` for none, `!`
- *               for a file that the source could not read and this member goes without
+ *     extent    where the bytes are: `t:<token>` in a temporary file, `s` in the slot that the name says, `r` the same where
+ *               another file was before, `-` for none, `!` for a file that the source could not read and this member goes
+ *               without
  *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source, else `-`
  *     uploadId  32 hex digits that make a repeated upload the same upload, or `-`
  *     check     CRC32C of the line before it, 8 hex digits
@@ -47,6 +48,8 @@ export interface BinlogRecord extends BinlogPosition {
   readonly token: string | undefined
   /** The bytes are in the slot that the name says. */
   readonly inSlot?: boolean | undefined
+  /** Another file of the source was in the slot before, and was deleted. */
+  readonly reused?: boolean | undefined
   /** The source could not read the file: its absence here says nothing. */
   readonly lacksFile?: boolean | undefined
   readonly origin: RecordOrigin | undefined
@@ -54,7 +57,7 @@ export interface BinlogRecord extends BinlogPosition {
 }
 
 const LINE =
-  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|(!)|(s)|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|(!)|(s|r)|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
 
 /** Formats a record as its line, the line feed included. */
 export function encodeRecord(record: BinlogRecord): string {
@@ -66,8 +69,9 @@ export function formatRecord(
   { epoch, sequence, batch, timeMs }: Pick<BinlogRecord, 'epoch' | 'sequence' | 'batch' | 'timeMs'>,
   record: Omit<BinlogRecord, 'epoch' | 'sequence' | 'batch' | 'timeMs'>,
 ): string {
-  const { op, name, token, lacksFile, inSlot, origin, uploadId } = record
-  const extent = token !== undefined ? `t:${token}` : lacksFile ? '!' : inSlot ? 's' : '-'
+  const { op, name, token, lacksFile, inSlot, reused, origin, uploadId } = record
+  const slot = inSlot ? (reused ? 'r' : 's') : '-'
+  const extent = token !== undefined ? `t:${token}` : lacksFile ? '!' : slot
   const from = origin ? `${origin.storageId}:${origin.epoch}:${origin.sequence}` : '-'
   const fields = `${epoch} ${sequence} ${batch} ${timeMs} ${op} ${name} ${extent} ${from} ${uploadId ?? '-'}`
   return `${fields} ${checkOf(fields)}`
@@ -104,6 +108,7 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
     name: name!,
     token,
     inSlot: slot === undefined ? undefined : true,
+    reused: slot === 'r' ? true : undefined,
     lacksFile: lacks === undefined ? undefined : true,
     origin:
       storageId === undefined

@@ -21,6 +21,8 @@ export const StorePathReport = Type.Object({
   freeBytes: Count,
   /** Never given to uploads. */
   reservedBytes: Count,
+  /** In free slots of segments: room for small files, whatever else is left. */
+  reusableBytes: Type.Optional(Count),
   writable: Type.Boolean(),
 })
 export type StorePathReport = Static<typeof StorePathReport>

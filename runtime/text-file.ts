@@ -17,13 +17,18 @@ export async function readText(disk: Disk, path: string): Promise<string | undef
  * Replaces a file so that after a crash there is either the old text or the new one, whole; durable when it resolves.
  * Only one writer of a path at a time.
  */
-export async function writeText(disk: Disk, path: string, text: string): Promise<void> {
+export function writeText(disk: Disk, path: string, text: string): Promise<void> {
+  return replaceFile(disk, path, Buffer.from(text))
+}
+
+/** The same with bytes. */
+export async function replaceFile(disk: Disk, path: string, bytes: Uint8Array): Promise<void> {
   const temporary = `${path}.new`
   // What a crashed writer left has never been the file.
   if ((await disk.stat(temporary)) !== undefined) await disk.remove(temporary)
   const file = await disk.open(temporary, 'create')
   try {
-    await file.write([Buffer.from(text)], 0)
+    await file.write([bytes], 0)
     await file.sync()
   } finally {
     await file.close()

@@ -3,6 +3,9 @@
  * over a gap.
  *
  *     apply ─▶ make ready (files sealed, slots have room) ─▶ the turn of its source ─▶ binlog ─▶ position moves
+ *
+ * A slot that is used again waits for what was there before: records in front of it that are about the same slot are durable,
+ * and their effects visible, before it is looked at.
  */
 import type { BinlogPosition } from '../protocol/binlog-record.ts'
 import { isAfter } from '../protocol/binlog-record.ts'
@@ -25,6 +28,15 @@ export interface Applier {
 
 const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }
 
+/** Records of a run that may be given to the binlog together. */
+interface Part {
+  readonly shipments: Shipment[]
+  /** Slots that they are about. */
+  readonly slots: string[]
+  /** Something before is about one of their slots. */
+  readonly waits: boolean
+}
+
 export class AppliedRecords {
   readonly #applier: Applier
   /** What has been applied and is durable, by source. */
@@ -33,6 +45,8 @@ export class AppliedRecords {
   readonly #enqueued = new Map<number, { at: BinlogPosition; done: Promise<unknown> }>()
   /** Resolves when the records before have been given to the binlog, by source. */
   readonly #turns = new Map<number, Promise<void>>()
+  /** Slots that records on their way are about, and the last part they are in. */
+  readonly #slots = new Map<string, Part>()
 
   constructor(positions: Map<number, SourcePosition>, applier: Applier) {
     this.#positions = positions
@@ -52,21 +66,61 @@ export class AppliedRecords {
     const [first] = shipments
     if (first === undefined) return
     const source = first.shipped.origin.storageId
-    const before = this.#turns.get(source)
-    let done: Promise<unknown> = Promise.resolve()
+    const parts = this.#partsOf(shipments)
+    let before = this.#turns.get(source)
+    const all: Promise<unknown>[] = []
+    for (const part of parts) {
+      const { turn, done } = this.#applyPart(source, part, before)
+      before = turn
+      all.push(done.finally(() => this.#forgetSlots(part)))
+    }
+    this.#turns.set(source, before!)
+    await allDone(all)
+  }
+
+  /** Applies a part when the turn of those before it is over. */
+  #applyPart(source: number, part: Part, before: Promise<void> | undefined) {
+    const { shipments, waits } = part
+    let appended: Promise<unknown> = Promise.resolve()
     const turn = (async () => {
+      if (waits) {
+        await before?.catch(ignore)
+        await this.#lastOf(source).done.catch(ignore)
+      }
       // The bytes are made durable while those before it still are; the order is taken up again at the binlog.
       await Promise.all([before?.catch(ignore), this.#applier.prepare(shipments)])
       try {
-        done = this.#enqueue(source, shipments)
+        appended = this.#enqueue(source, shipments)
       } catch (error) {
         await Promise.all(shipments.map(discard))
         throw error
       }
     })()
-    this.#turns.set(source, turn)
-    await turn
-    await done
+    return { turn, done: turn.then(() => appended) }
+  }
+
+  /** Cuts a run in front of each file whose slot something before it is about. */
+  #partsOf(shipments: readonly Shipment[]): Part[] {
+    let part: Part = { shipments: [], slots: [], waits: false }
+    const parts = [part]
+    for (const shipment of shipments) {
+      const { file } = shipment.shipped
+      if (file.slot !== undefined) {
+        const slot = `${file.storageId} ${file.storePathIndex} ${file.slot.segmentId} ${file.slot.offsetBytes}`
+        if (shipment.content !== undefined && this.#slots.has(slot)) {
+          part = { shipments: [], slots: [], waits: true }
+          parts.push(part)
+        }
+        this.#slots.set(slot, part)
+        part.slots.push(slot)
+      }
+      part.shipments.push(shipment)
+    }
+    return parts
+  }
+
+  #forgetSlots(part: Part): void {
+    for (const slot of part.slots) if (this.#slots.get(slot) === part) this.#slots.delete(slot)
   }
 
   /** Gives those to the binlog that are not there already; resolves when all are durable. */

@@ -28,6 +28,7 @@ export interface RecordDraft {
   readonly name: string
   readonly token?: string | undefined
   readonly inSlot?: boolean
+  readonly reused?: boolean | undefined
   readonly lacksFile?: boolean | undefined
   readonly origin?: RecordOrigin | undefined
   readonly uploadId?: string | undefined
@@ -152,6 +153,11 @@ export class Binlog {
     return this.#end
   }
 
+  /** The last sequence that was given to a record, or to none. */
+  get lastSequence(): number {
+    return this.#lastSequence
+  }
+
   /** Why nothing can be appended any more, if so: a disk that failed a sync once is not trusted again. */
   get failure(): Error | undefined {
     return this.#failure
@@ -237,10 +243,10 @@ export class Binlog {
       count++
       let sequence = firstSequence
       for (const draft of drafts) {
-        const { op, name, token, inSlot, lacksFile, origin, uploadId, slot } = draft
+        const { op, name, token, inSlot, reused, lacksFile, origin, uploadId, slot } = draft
         const recordMs = draft.timeMs ?? timeMs
         const place = { epoch, sequence, batch: first, timeMs: recordMs }
-        lines.push(formatRecord(place, { op, name, token, inSlot, lacksFile, origin, uploadId }))
+        lines.push(formatRecord(place, { op, name, token, inSlot, reused, lacksFile, origin, uploadId }))
         if (slot !== undefined) slots.push(slot)
         if (isShipped(draft)) lastTimeMs = Math.max(lastTimeMs, recordMs)
         lastSequence = sequence++

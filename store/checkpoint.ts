@@ -2,10 +2,11 @@
  * How far the binlog's effects are durable in the directories, so that recovery need not begin at the beginning.
  *
  *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs, incomplete? }],
- *                           slots: [{ storePathIndex, segmentId, endBytes }] }
+ *                           slots: [{ storePathIndex, segmentId, endBytes }], reopened: [{ storePathIndex, segmentId }] }
  *
- * Everything up to `sequence` is where it belongs; `slots` says where the own slots end that have records up to there. A checkpoint that is missing, damaged or of another epoch costs time
- * only: recovery then starts at the first record.
+ * Everything up to `sequence` is where it belongs; `slots` says where the own slots end that have records up to there, and
+ * `reopened` in which segments before that free slots may be used again. A checkpoint that is missing, damaged or of another
+ * epoch costs time only: recovery then starts at the first record.
  */
 import { join } from 'node:path'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
@@ -22,6 +23,13 @@ export interface Checkpoint {
   /** How far the records of each peer have been applied. */
   readonly positions: readonly SourcePosition[]
   readonly slots: readonly SlotEnd[]
+  readonly reopened: readonly ReopenedSegment[]
+}
+
+/** A segment of this source whose free slots may be used again. */
+export interface ReopenedSegment {
+  readonly storePathIndex: number
+  readonly segmentId: number
 }
 
 /** Where the slots of a store path end that this source has filled and recorded. */
@@ -39,7 +47,16 @@ export interface FoundCheckpoint extends Checkpoint {
 
 /** Reads the checkpoint of an epoch; one of an earlier epoch still tells the positions. */
 export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: number): Promise<FoundCheckpoint> {
-  const none = { epoch, sequence: 0, timeMs: 0, positions: [], slots: [], current: false, damaged: false }
+  const none = {
+    epoch,
+    sequence: 0,
+    timeMs: 0,
+    positions: [],
+    slots: [],
+    reopened: [],
+    current: false,
+    damaged: false,
+  }
   let found: (Checkpoint & { version: number }) | undefined
   try {
     found = (await readDocument(disk, join(dataDirectory, 'checkpoint'))) as typeof found
@@ -48,9 +65,9 @@ export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: n
     throw error
   }
   if (found?.version !== CHECKPOINT_VERSION) return none
-  const { timeMs, positions, slots = [] } = found
+  const { timeMs, positions, slots = [], reopened = [] } = found
   if (found.epoch !== epoch) return { ...none, timeMs, positions }
-  return { ...none, sequence: found.sequence, timeMs, positions, slots, current: true }
+  return { ...none, sequence: found.sequence, timeMs, positions, slots, reopened, current: true }
 }
 
 /** Replaces the checkpoint; durable when it resolves. */

@@ -33,8 +33,10 @@ import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
 import { type Recovery, recover } from './recovery.ts'
-import { SlotAllocator, type SlotBytes, writerOf } from './segments.ts'
+import { type SlotBytes, writerOf } from './segments.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
+import type { SlotCatalogue } from './slot-catalogue.ts'
+import { REUSE, type ReuseOptions, SlotSpace } from './slot-space.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
 import { StorePath } from './store-path.ts'
@@ -67,6 +69,8 @@ export interface StoreOptions {
   readonly hotFileBytes: number
   /** `os` acknowledges what the system has taken: a power cut may lose it. */
   readonly durability: Durability
+  /** How slots of deleted files are used again; tests are in a hurry. */
+  readonly reuse?: ReuseOptions | undefined
   readonly onPhase?: OnPhase | undefined
 }
 
@@ -122,15 +126,15 @@ export class FileStore implements Store {
   readonly #uploads = new UploadIds()
   readonly #lives: SourceLives
   readonly #hotFiles: HotFiles
-  /** Where slots go, by store path. */
-  readonly #allocators: ReadonlyMap<number, SlotAllocator>
+  readonly #catalogue: SlotCatalogue
+  readonly #slotSpace: SlotSpace
   /** Where the slots end that have records, by store path; `#slotEnds` as of the binlog's end. */
   readonly #recordedSlots: Map<number, SlotEnd>
   #slotEnds: readonly SlotEnd[]
   /** Files of ours that are being deleted. */
   readonly #deleting = new Map<string, Promise<unknown>>()
   readonly #applied: AppliedRecords
-  readonly #stopCheckpoints: () => void
+  #stopTicks: readonly (() => void)[] = []
   /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
   #begun = false
   #tokens = 0
@@ -139,10 +143,10 @@ export class FileStore implements Store {
   /** Renames and removals since the last checkpoint. */
   #changes = 0
   #checkpointing: Promise<void> | undefined
+  #looking: Promise<void> | undefined
 
   private constructor(
     world: World,
-    timers: Timers,
     log: Log,
     options: StoreOptions,
     identity: Identity,
@@ -169,11 +173,15 @@ export class FileStore implements Store {
     })
     this.#slotEnds = recovered.slots
     this.#recordedSlots = new Map(recovered.slots.map(end => [end.storePathIndex, end]))
-    this.#allocators = new Map(
-      recovered.slots.map(({ storePathIndex, segmentId }) => [
-        storePathIndex,
-        new SlotAllocator(identity.writer, segmentId + 1),
-      ]),
+    this.#catalogue = recovered.catalogue
+    this.#slotSpace = new SlotSpace(
+      recovered.catalogue,
+      recovered,
+      paths,
+      identity,
+      world.clock,
+      options.reuse ?? REUSE,
+      (path, error) => this.#noteFailure(path, error),
     )
     this.#checkpointed = recovered.end.sequence
     this.#binlog = new Binlog(world.disk, world.clock, {
@@ -190,16 +198,18 @@ export class FileStore implements Store {
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
     this.#binlog.onFlush(({ sequence }) => {
+      this.#slotSpace.flushed()
       this.#slotEnds = [...this.#recordedSlots.values()]
       const isDue = sequence - this.#checkpointed >= CHECKPOINT_RECORDS || this.#changes >= CHECKPOINT_CHANGES
       if (isDue) void this.#checkpoint()
     })
-    let cancel = timers.set(CHECKPOINT_MS, tick.bind(this))
-    this.#stopCheckpoints = () => cancel()
-    function tick(this: FileStore) {
-      void this.#checkpoint()
-      cancel = timers.set(CHECKPOINT_MS, tick.bind(this))
-    }
+  }
+
+  #startTicks(timers: Timers): void {
+    this.#stopTicks = [
+      every(timers, CHECKPOINT_MS, () => void this.#checkpoint()),
+      every(timers, this.#slotSpace.lookMs, () => void this.lookAfterSlots()),
+    ]
   }
 
   /** Recovers a data directory and opens it. */
@@ -230,10 +240,14 @@ export class FileStore implements Store {
     for (const { failure, index } of present) {
       if (failure !== undefined) log.error({ err: failure, storePath: index }, 'a store path failed and takes no files')
     }
+    if (recovered.uncounted)
+      log.warn('the catalogue of segments cannot be read: all of them will be counted, which takes a while')
     const lives = await SourceLives.read(world.disk, options.dataDirectory)
-    const store = new FileStore(world, timers, log, options, identity, paths, recovered, lives)
+    const store = new FileStore(world, log, options, identity, paths, recovered, lives)
+    await store.#slotSpace.settle()
     await store.#begin(recovered)
     if (store.#begun && !store.#hasFailedPath) await store.#writeCheckpoint()
+    store.#startTicks(timers)
     return store
   }
 
@@ -337,8 +351,19 @@ export class FileStore implements Store {
 
   async knowsDeletion(name: string): Promise<boolean> {
     const file = decodeFileName(name)
-    if (file.slot !== undefined) return (await this.#pathOf(file).segments.stateOf(name, file)) === 'deleted'
+    if (file.slot !== undefined) {
+      return (await this.#pathOf(file).segments.stateOf(name, file)) === 'deleted' || this.#isRemoved(file)
+    }
     return file.storageId === this.storageId && this.#hasRecordOf(name, file)
+  }
+
+  /** Whether a file was in a segment that is not there any more: as a peer, if it had come before. */
+  #isRemoved(file: FileNameParts): boolean {
+    if (!this.#slotSpace.isRemoved(file)) return false
+    if (file.storageId === this.storageId) return true
+    const position = this.position(file.storageId!)
+    if (position === undefined || position.epoch > 1 || position.incomplete) return false
+    return Math.floor(position.timeMs / 1000) > file.createTimeS
   }
 
   async #hasRecordOf(name: string, { salt }: FileNameParts): Promise<boolean> {
@@ -393,7 +418,31 @@ export class FileStore implements Store {
   }
 
   get storePaths(): readonly StorePathReport[] {
-    return [...this.#paths.values()].map(path => path.report)
+    return [...this.#paths.values()].map(path => ({
+      ...path.report,
+      reusableBytes: this.#slotSpace.reusableBytes(path.index),
+    }))
+  }
+
+  /** Looks after free slots and segments, as it is done every now and then. */
+  lookAfterSlots(): Promise<void> {
+    this.#looking ??= this.#lookAfterSlots()
+      .catch(error => this.#log.error({ err: error }, 'free slots could not be looked after'))
+      .finally(() => {
+        this.#looking = undefined
+      })
+    return this.#looking
+  }
+
+  async #lookAfterSlots(): Promise<void> {
+    // It is at work in segments that may go.
+    await this.#checkpointing
+    if (await this.#slotSpace.look(this.#reach)) await this.#checkpoint({ isWanted: true })
+  }
+
+  /** How far the binlog has got. */
+  get #reach() {
+    return { given: this.#binlog.lastSequence, durable: this.#binlog.end.sequence }
   }
 
   async namesFrom(storePathIndex: number, directoryIndex: number) {
@@ -412,7 +461,8 @@ export class FileStore implements Store {
   }
 
   async close(): Promise<void> {
-    this.#stopCheckpoints()
+    for (const stop of this.#stopTicks) stop()
+    await this.#looking
     await this.#binlog.close()
     // One that is under way does not know of the last records.
     await this.#checkpointing
@@ -455,25 +505,30 @@ export class FileStore implements Store {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
     const { sizeBytes, extension, uploadId } = upload
     const slotBytes = slotBytesFor(sizeBytes)
-    const path = this.#choosePath(upload.storePathIndex, slotBytes)
-    const { segmentId, offsetBytes } = this.#allocators.get(path.index)!.take(slotBytes)
-    const place = { storePathIndex: path.index, storageId: this.storageId, segmentId, offsetBytes }
-    const createTimeS = Math.floor(this.#world.clock.wallMs() / 1000)
-    const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
-    writeSlotHeader(bytes, header)
-    const name = nameOfSlot(place, header)
-    const slot = { ...place, bytes: bytes.subarray(0, slotBytes) }
-    let sequence = 0
+    const path = this.#choosePath(upload.storePathIndex, slotBytes, slotBytes)
+    let stored: Stored = { name: '', sequence: 0 }
+    let slot: SlotBytes | undefined
     try {
-      await this.#binlog.append(place => {
-        sequence = place.sequence
-        return { op: 'C', name, inSlot: true, uploadId, slot }
+      await this.#binlog.append(({ sequence, timeMs }) => {
+        // The record's time, which never goes back: of two files in one slot it tells which came later.
+        const createTimeS = Math.floor(timeMs / 1000)
+        const { segmentId, offsetBytes, reused } = this.#slotSpace.take(path, slotBytes, {
+          timeS: createTimeS,
+          sequence,
+        })
+        const place = { storePathIndex: path.index, storageId: this.storageId, segmentId, offsetBytes }
+        const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
+        writeSlotHeader(bytes, header)
+        const name = nameOfSlot(place, header)
+        stored = { name, sequence }
+        slot = { ...place, bytes: bytes.subarray(0, slotBytes), reused }
+        return { op: 'C', name, inSlot: true, reused, uploadId, slot }
       })
-      return { name, sequence }
+      return stored
     } catch (error) {
       // The next one does not go behind a place that may be empty.
-      this.#allocators.get(path.index)!.leave(segmentId)
-      if (isNowhere(error)) await this.#takeBack(path, name)
+      if (slot !== undefined) this.#slotSpace.failed(slot)
+      if (slot !== undefined && isNowhere(error)) await this.#takeBack(path, stored.name)
       throw error
     }
   }
@@ -481,11 +536,12 @@ export class FileStore implements Store {
   /** Puts the slots of a flush in their places; durable when it resolves. */
   async #putSlots(slots: readonly SlotBytes[]): Promise<void> {
     this.#onPhase('written')
+    this.#slotSpace.touch(slots)
     const groups = [...groupBy(slots, ({ storePathIndex }) => storePathIndex)]
     await allDone(
       groups.map(([index, group]) => {
         const path = this.#paths.get(index)!
-        path.reserve(group.reduce((sum, { bytes }) => sum + bytes.length, 0))
+        path.reserve(group.reduce((sum, { bytes, reused }) => (reused ? sum : sum + bytes.length), 0))
         return this.#guard(path, () => path.segments.put(group))
       }),
     )
@@ -501,8 +557,9 @@ export class FileStore implements Store {
   /** Takes note of how far the own slots have records. */
   #noteSlots(slots: readonly SlotBytes[]): void {
     this.#onPhase('recorded')
-    for (const { storePathIndex, storageId, segmentId, offsetBytes, bytes } of slots) {
-      if (storageId !== this.storageId) continue
+    this.#slotSpace.filled(slots)
+    for (const { storePathIndex, storageId, segmentId, offsetBytes, bytes, reused } of slots) {
+      if (storageId !== this.storageId || reused) continue
       const last = this.#recordedSlots.get(storePathIndex)
       // The last slots of a segment and the first of the next are written side by side.
       if (last !== undefined && segmentId < last.segmentId) continue
@@ -550,17 +607,19 @@ export class FileStore implements Store {
   async #prepare(shipments: readonly Shipment[]): Promise<void> {
     const files = shipments.map(({ content }) => content).filter(content => content instanceof IncomingFile)
     const packed = shipments.filter(({ content }) => content instanceof Uint8Array)
-    const named = packed.map(({ shipped: { record, file } }) => ({ name: record.name, file }))
+    const named = packed.map(({ shipped: { record, file } }) => ({ name: record.name, file, reused: record.reused }))
     const byPath = groupBy(named, ({ file }) => this.#pathOf(file))
     await Promise.all([
       ...files.map(file => this.#seal(file)),
-      ...[...byPath].map(([path, group]) => path.segments.expectRoom(group)),
+      ...[...byPath].map(async ([path, group]) => {
+        for (const { file } of await path.segments.expectRoom(group)) this.#slotSpace.doubt(file)
+      }),
     ])
   }
 
   /** Throws if the store path that a record is about is not there, or cannot be written to. */
-  #admit({ shipped: { file }, content }: Shipment): void {
-    if (content instanceof Uint8Array) this.#choosePath(file.storePathIndex, content.length)
+  #admit({ shipped: { file, record }, content }: Shipment): void {
+    if (content instanceof Uint8Array && !record.reused) this.#choosePath(file.storePathIndex, content.length)
     else this.#pathOf(file)
   }
 
@@ -589,7 +648,8 @@ export class FileStore implements Store {
       op: 'c',
       ...fields,
       inSlot: true,
-      slot: { storePathIndex, storageId: storageId!, ...slot!, bytes: content },
+      reused: record.reused,
+      slot: { storePathIndex, storageId: storageId!, ...slot!, bytes: content, reused: record.reused },
     }
   }
 
@@ -628,8 +688,11 @@ export class FileStore implements Store {
     return this.#guard(path, () => IncomingFile.create(this.#world.disk, path, token, expectedBytes))
   }
 
-  #choosePath(storePathIndex: number, expectedBytes: number): StorePath {
-    const writable = (path: StorePath) => path.failure === undefined && path.availableBytes > expectedBytes
+  /** Chooses a store path with room for a file, or with a free slot of `slotBytes`. */
+  #choosePath(storePathIndex: number, expectedBytes: number, slotBytes = 0): StorePath {
+    const hasRoom = (path: StorePath) =>
+      path.availableBytes > expectedBytes || this.#slotSpace.hasFree(path.index, slotBytes)
+    const writable = (path: StorePath) => path.failure === undefined && hasRoom(path)
     if (storePathIndex !== STORE_PATH_ANY) {
       const path = this.#paths.get(storePathIndex)
       if (path === undefined) throw new DfsError('bad_request', `there is no store path ${storePathIndex}`)
@@ -675,10 +738,14 @@ export class FileStore implements Store {
     this.#changes++
     const file = decodeFileName(name)
     const remove = () =>
-      file.slot === undefined ? removeFile(this.#world.disk, path, name) : path.segments.free(name, file)
+      file.slot === undefined ? removeFile(this.#world.disk, path, name) : this.#free(path, name, file)
     // Not before: until it is gone it can be read, and kept again.
     await this.#guard(path, remove).finally(() => this.#hotFiles.remove(name))
     this.#onPhase('renamed')
+  }
+
+  async #free(path: StorePath, name: string, file: FileNameParts): Promise<void> {
+    if ((await path.segments.free(name, file)) === 'file') this.#slotSpace.freed(file)
   }
 
   /** Does disk work for a path; an error that means a bad disk turns the path read-only. */
@@ -701,9 +768,11 @@ export class FileStore implements Store {
     return [...this.#paths.values()].some(path => path.failure !== undefined)
   }
 
-  async #checkpoint(): Promise<void> {
+  /** Writes a checkpoint if there is anything new, or if it `isWanted` for what else it says. */
+  async #checkpoint({ isWanted = false } = {}): Promise<void> {
     // A path that failed keeps its records in front of the checkpoint, for the day its disk is back.
-    if (this.#binlog.end.sequence === this.#checkpointed || !this.#begun || this.#hasFailedPath) return
+    if (!this.#begun || this.#hasFailedPath) return
+    if (this.#binlog.end.sequence === this.#checkpointed && !isWanted) return
     this.#checkpointing ??= this.#writeCheckpoint()
       .catch(error => this.#log.error({ err: error }, 'no checkpoint could be written'))
       .finally(() => {
@@ -715,13 +784,20 @@ export class FileStore implements Store {
   async #writeCheckpoint(): Promise<void> {
     const { sequence, timeMs } = this.#binlog.end
     this.#changes = 0
-    const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions, slots: this.#slotEnds }
+    const { reopened, open } = this.#slotSpace.declare(this.#reach)
+    const slots = this.#slotEnds
+    const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions, slots, reopened }
+    const catalogue = this.#slotSpace.encode(this.epoch, sequence)
     for (const path of this.#paths.values()) {
       if (path.failure !== undefined) throw path.failure
       await path.syncChanges()
     }
-    await writeCheckpoint(this.#world.disk, this.#options.dataDirectory, checkpoint)
+    const { dataDirectory } = this.#options
+    // First: it may know more than the checkpoint does, but not less.
+    if (catalogue !== undefined) await this.#catalogue.write(this.#world.disk, dataDirectory, catalogue)
+    await writeCheckpoint(this.#world.disk, dataDirectory, checkpoint)
     this.#checkpointed = sequence
+    open()
   }
 }
 
@@ -737,6 +813,16 @@ function isNowhere(error: unknown): boolean {
 async function checkSound(path: StorePath): Promise<void> {
   await path.checkPresent()
   if (path.failure !== undefined) throw path.failure
+}
+
+/** Does something again and again, until the function it returns is called. */
+function every(timers: Timers, periodMs: number, work: () => void): () => void {
+  const tick = () => {
+    work()
+    cancel = timers.set(periodMs, tick)
+  }
+  let cancel = timers.set(periodMs, tick)
+  return () => cancel()
 }
 
 /** Whoever has to hear of it does so elsewhere. */

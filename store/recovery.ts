@@ -21,11 +21,13 @@ import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BATCH_RECORDS_MAX, type BinlogEnd, isShipped } from './binlog.ts'
 import { binlogDirectory, epochBefore, fileOf, findSequence, listBinlogFiles, readLines } from './binlog-files.ts'
 import { readRecords } from './binlog-reader.ts'
-import { readCheckpoint, type SlotEnd } from './checkpoint.ts'
+import { type FoundCheckpoint, type ReopenedSegment, readCheckpoint, type SlotEnd } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
 import { cutUnfinished } from './last-flush.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeAgain, removeFile } from './placing.ts'
+import { writerOf } from './segments.ts'
+import { type SegmentPlace, SlotCatalogue } from './slot-catalogue.ts'
 import { SlotOrphanSearch } from './slot-orphans.ts'
 import type { Stored } from './store.ts'
 import type { StorePath } from './store-path.ts'
@@ -33,6 +35,9 @@ import { UPLOAD_IDS_MAX } from './upload-ids.ts'
 
 /** A checkpoint lies some 300 KiB behind the end, at most: one or two reads. */
 const REWRITE_BYTES = 256 * 1024
+
+/** Looked at first to find those of one second: mostly enough. */
+const NOTED_RECORDS = 4096
 
 /** What recovery found and did. */
 export interface Recovery {
@@ -47,6 +52,11 @@ export interface Recovery {
   readonly orphans: readonly string[]
   /** Behind which slots this start may fill new ones. */
   readonly slots: readonly SlotEnd[]
+  /** Segments whose free slots may have been used again. */
+  readonly reopened: readonly ReopenedSegment[]
+  readonly catalogue: SlotCatalogue
+  /** All segments have to be counted: what was known of them is missing or damaged. */
+  readonly uncounted: boolean
   readonly positions: Map<number, SourcePosition>
   /** The last binlog file, open for the next record, and its length. */
   readonly file: DiskFile | undefined
@@ -78,7 +88,10 @@ export async function recover(
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
   const orphans = new OrphanSearch(storageId, checkpoint.timeMs)
-  let slotOrphans = new SlotOrphanSearch(identity, checkpoint.slots)
+  const found = await SlotCatalogue.read(disk, dataDirectory, epoch)
+  const catalogue = found?.catalogue ?? new SlotCatalogue()
+  const onDoubt = catalogue.doubt.bind(catalogue)
+  let slotOrphans = new SlotOrphanSearch(identity, checkpoint, onDoubt)
   let end: BinlogEnd = { sequence: checkpoint.sequence, timeMs: checkpoint.timeMs }
   let redone = 0
   let tornBytes = 0
@@ -122,7 +135,8 @@ export async function recover(
       orphans.note(record)
       slotOrphans.note(record)
       if (record.sequence <= checkpoint.sequence) continue
-      await redo(disk, record, storePaths, missing)
+      const freed = await redo(disk, record, storePaths, missing)
+      if (record.sequence > (found?.sequence ?? Number.POSITIVE_INFINITY)) recount(catalogue, record, identity, freed)
       redone++
       end = { sequence: record.sequence, timeMs: isShipped(record) ? record.timeMs : end.timeMs }
       if (record.origin !== undefined)
@@ -139,11 +153,23 @@ export async function recover(
   }
   // What was cut must stay cut.
   await last?.file.sync()
-  if (!isCheckpointTrue) slotOrphans = await searchBehindAll(disk, directory, identity)
+  if (!isCheckpointTrue) slotOrphans = await searchBehindAll(disk, directory, identity, checkpoint, onDoubt)
+  else await noteEarlier(disk, directory, checkpoint, slotOrphans)
   for (const path of storePaths.values()) await path.syncChanges()
+  // What was done may have lost its record: with what looked like a torn end, or in a line that is damaged.
+  const isTrue =
+    found !== undefined &&
+    checkpoint.current &&
+    isCheckpointTrue &&
+    found.sequence <= end.sequence &&
+    tornBytes + damagedLines === 0
+  if (!isTrue) for (const path of storePaths.values()) await doubtAll(catalogue, path)
   return {
     end,
     lastSequence,
+    reopened: checkpoint.reopened,
+    catalogue,
+    uncounted: found === undefined && catalogue.entries.length > 0,
     previousEpoch: checkpoint.current ? undefined : await epochBefore(disk, directory, epoch),
     skipped: files.length === 0 ? 0 : BATCH_RECORDS_MAX,
     orphans: [...(await orphans.find(storePaths, end.sequence)), ...(await slotOrphans.find(storePaths))],
@@ -202,36 +228,91 @@ async function searchBehindAll(
   disk: Disk,
   directory: string,
   identity: { epoch: number; storageId: number; writer: number },
+  { reopened }: FoundCheckpoint,
+  onDoubt: (place: SegmentPlace) => void,
 ): Promise<SlotOrphanSearch> {
-  const search = new SlotOrphanSearch(identity, [])
+  const search = new SlotOrphanSearch(identity, { slots: [], reopened, timeMs: 0 }, onDoubt)
   const all = { after: 0, until: Number.POSITIVE_INFINITY }
   for await (const { record } of readRecords(disk, directory, identity.epoch, all, () => {})) search.note(record)
   return search
 }
 
-/** Does the effect of a record again, whatever of it was done before. */
+/** Notes the records of the checkpoint's second: a file's time does not tell on which side of the checkpoint it came. */
+async function noteEarlier(
+  disk: Disk,
+  directory: string,
+  { epoch, sequence }: { epoch: number; sequence: number },
+  search: SlotOrphanSearch,
+): Promise<void> {
+  const { noteFromMs } = search
+  if (noteFromMs === undefined) return
+  for (let count = NOTED_RECORDS, until = sequence; until > 0; count *= 2) {
+    const after = Math.max(0, until - count)
+    let isEnough = false
+    for await (const record of ownRecords(disk, directory, epoch, { after, until })) {
+      isEnough ||= record.timeMs < noteFromMs
+      search.noteEarlier(record)
+    }
+    if (isEnough) return
+    until = after
+  }
+}
+
+async function* ownRecords(disk: Disk, directory: string, epoch: number, range: { after: number; until: number }) {
+  for await (const { record } of readRecords(disk, directory, epoch, range, () => {})) {
+    if (isShipped(record)) yield record
+  }
+}
+
+/** Counts a record again; `freed` is what freeing its slot found. */
+function recount(
+  catalogue: SlotCatalogue,
+  record: BinlogRecord,
+  { storageId, writer }: { storageId: number; writer: number },
+  freed: string | undefined,
+): void {
+  if (record.op === 'S') return
+  const file = decodeFileName(record.name)
+  if (file.slot === undefined) return
+  const isOwn = file.storageId === storageId && writerOf(file.slot.segmentId) === writer
+  catalogue.redo(record, file, { found: freed, isOwn })
+}
+
+/** Whatever is known of the segments of a store path has to be counted, and those that are not known. */
+async function doubtAll(catalogue: SlotCatalogue, path: StorePath): Promise<void> {
+  if (path.failure !== undefined) return
+  try {
+    for (const ref of await path.segments.listAll()) catalogue.doubt({ storePathIndex: path.index, ...ref })
+  } catch (error) {
+    // The others go on, and until it is back no checkpoint says that anything was counted.
+    path.fail(error as Error)
+  }
+}
+
+/** Does the effect of a record again, whatever of it was done before; returns what freeing its slot found. */
 async function redo(
   disk: Disk,
   record: BinlogRecord,
   storePaths: ReadonlyMap<number, StorePath>,
   missing: Set<string>,
-): Promise<void> {
-  if (record.op === 'S') return
+): Promise<string | undefined> {
+  if (record.op === 'S') return undefined
   const parts = decodeFileName(record.name)
   const storePath = storePaths.get(parts.storePathIndex)
   if (storePath === undefined || storePath.failure !== undefined) {
     // The disk is not there: its files are not judged, and nothing on it is touched.
-    return
+    return undefined
   }
   if (parts.slot !== undefined) {
     // The bytes were durable before their record.
-    if (record.op === 'D' || record.op === 'd') await storePath.segments.free(record.name, parts)
+    if (record.op === 'D' || record.op === 'd') return storePath.segments.free(record.name, parts)
   } else if (record.op === 'D' || record.op === 'd') {
     missing.delete(record.name)
     await removeFile(disk, storePath, record.name)
   } else if (record.token !== undefined) {
     if (!(await placeAgain(disk, storePath, record.token, record.name))) missing.add(record.name)
   }
+  return undefined
 }
 
 async function lastUploads(disk: Disk, directory: string, epoch: number, endSequence: number) {

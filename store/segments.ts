@@ -10,8 +10,8 @@
  *         +---+---------------+---------------------+
  *
  * A writer number stands for one life of a source's data: one that has lost data goes on under another, so that no slot
- * means two files. Each start appends to a new segment: what a crash has left behind the last slot of the one before is
- * never written over.
+ * means files of two lives. Each start appends to a new segment: what a crash has left behind the last slot of the one
+ * before is never written over.
  */
 import { join } from 'node:path'
 import { DfsError } from '../protocol/errors.ts'
@@ -26,12 +26,16 @@ import {
   corruptSlot,
   isDamagedHeaderOf,
   isHeaderOf,
+  isOfLaterFile,
   nameOfSlot,
   readSlotHeader,
-  SEGMENT_BYTES,
+  SLOT_ALIGNMENT,
   SLOT_HEADER_BYTES,
   type SlotHeader,
 } from './slot.ts'
+
+/** Read at a time by whoever goes over headers: some of them in small slots, little for nothing in large ones. */
+const WALK_BYTES = 64 * 1024
 
 /** Open at a time for each store path: a cache, the handles of a busy disk fit in it. */
 const OPEN_MAX = 128
@@ -41,6 +45,7 @@ const SEQUENCE_BITS = 20
 export const WRITER_MAX = 2 ** 11 - 1
 
 const SEGMENT_NAME = /^\d{10}$/
+const SOURCE_NAME = /^[1-9]\d*$/
 
 /** A segment, by its source and id. */
 export interface SegmentRef {
@@ -57,12 +62,24 @@ export interface SlotPlace extends SegmentRef {
 export interface SlotBytes extends SlotPlace {
   readonly storePathIndex: number
   readonly bytes: Uint8Array
+  /** There was another file before, so it takes no room. */
+  readonly reused?: boolean | undefined
 }
 
 /** A file name, and what it says. */
 export interface NamedFile {
   readonly name: string
   readonly file: FileNameParts
+  /** Its source says that another file was in the slot before. */
+  readonly reused?: boolean | undefined
+}
+
+/** What the slots of a segment come to. */
+export interface SegmentSum {
+  /** In slots that hold a file, or something that cannot be told. */
+  readonly usedBytes: number
+  /** Where the last slot ends. */
+  readonly endBytes: number
 }
 
 interface OpenSegment {
@@ -81,6 +98,8 @@ export class Segments {
   readonly #open = new Map<string, OpenSegment>()
   /** With slots that were freed since the last `syncChanges`. */
   #changed = new Map<string, SegmentRef>()
+  /** Segments that are being removed: whoever wants to use one waits, and may make it anew. */
+  readonly #removing = new Map<string, Promise<unknown>>()
 
   /** `checkPresent` throws if the disk of the store path is not there: nothing is made on what is mounted instead. */
   constructor(disk: Disk, root: string, options: { syncs: boolean; checkPresent: () => Promise<void> }) {
@@ -121,33 +140,41 @@ export class Segments {
 
   /**
    * Throws `bad_request` if another file is in the place of the slot of one of these: two lives of their source took one
-   * writer number, and what is there may be the only copy.
+   * writer number, and what is there may be the only copy. Returns those that are in their slots already.
    */
-  async expectRoom(files: readonly NamedFile[]): Promise<void> {
+  async expectRoom(files: readonly NamedFile[]): Promise<NamedFile[]> {
+    const there: NamedFile[] = []
     for (const group of groupBy(files, ({ file }) => keyOf(placeOf(file))).values()) {
       await this.#ifThere(placeOf(group[0]!.file), async segment => {
-        for (const { name, file } of group) {
-          if (file.slot!.offsetBytes < segment.endBytes) await expectRoom(segment, name, file)
+        for (const one of group) {
+          if (one.file.slot!.offsetBytes < segment.endBytes && (await isInRoom(segment, one))) there.push(one)
         }
       })
     }
+    return there
   }
 
   /** The state of a file by its slot: `unknown` if nothing has ever been there. */
   async stateOf(name: string, file: FileNameParts): Promise<'present' | 'deleted' | 'unknown'> {
     const header = await this.#header(name, file)
-    if (header === undefined || !isHeaderOf(header, file)) return 'unknown'
+    if (header === undefined) return 'unknown'
+    if (!isHeaderOf(header, file)) return isOfLaterFile(header, file) ? 'deleted' : 'unknown'
     return header.isFree ? 'deleted' : 'present'
   }
 
-  /** Frees the slot of a file, if the file is in it. Safe to repeat. */
-  async free(name: string, file: FileNameParts): Promise<void> {
+  /**
+   * Frees the slot of a file, if the file is in it. Safe to repeat. Says what it found: the file, its slot free already,
+   * another file's slot, or nothing.
+   */
+  async free(name: string, file: FileNameParts): Promise<'file' | 'free' | 'other' | 'nothing'> {
     const place = placeOf(file)
     const header = await this.#header(name, file).catch(ignoreCorrupt)
-    if (header === undefined || !isHeaderOf(header, file)) return
+    if (header === undefined) return 'nothing'
+    if (!isHeaderOf(header, file)) return 'other'
     // One that is marked already may be so in memory only.
     if (!header.isFree) await this.#use(place, false, segment => segment.markFree(place.offsetBytes))
     this.#changed.set(keyOf(place), place)
+    return header.isFree ? 'free' : 'file'
   }
 
   /** Makes durable that slots are free. */
@@ -155,7 +182,9 @@ export class Segments {
     const changed = this.#changed
     this.#changed = new Map()
     try {
-      for (const place of changed.values()) await this.#use(place, false, segment => segment.sync())
+      // One that is not there was removed meanwhile.
+      for (const place of changed.values())
+        await this.#use(place, false, segment => segment.sync()).catch(ignoreMissing)
     } catch (error) {
       for (const [key, place] of changed) this.#changed.set(key, place)
       throw error
@@ -164,12 +193,25 @@ export class Segments {
 
   /** Ids of a source's segments under a writer, in order. */
   async list(storageId: number, writer: number): Promise<number[]> {
-    const names = await this.#disk.list(join(this.#root, String(storageId))).catch(error => {
+    const ids = await this.#idsOf(String(storageId))
+    return ids.filter(id => writerOf(id) === writer).sort((a, b) => a - b)
+  }
+
+  /** All segments of all sources. */
+  async listAll(): Promise<SegmentRef[]> {
+    const sources = (await this.#disk.list(this.#root)).filter(name => SOURCE_NAME.test(name))
+    const refs = sources.map(async source =>
+      (await this.#idsOf(source)).map(segmentId => ({ storageId: Number(source), segmentId })),
+    )
+    return (await Promise.all(refs)).flat()
+  }
+
+  async #idsOf(source: string): Promise<number[]> {
+    const names = await this.#disk.list(join(this.#root, source)).catch(error => {
       if (error.errno !== 'ENOENT') throw error
       return []
     })
-    const ids = names.filter(name => SEGMENT_NAME.test(name)).map(Number)
-    return ids.filter(id => writerOf(id) === writer).sort((a, b) => a - b)
+    return names.filter(name => SEGMENT_NAME.test(name)).map(Number)
   }
 
   /** Goes from slot to slot, each read as a whole, as far as there are any. What is given is good until the next one. */
@@ -192,6 +234,55 @@ export class Segments {
       yield { name, offsetBytes, slot: await read(header.slotBytes), header }
       offsetBytes += header.slotBytes
     }
+  }
+
+  /** Whether there is such a segment. */
+  async has(ref: SegmentRef): Promise<boolean> {
+    return (await this.#ifThere(ref, async () => true)) ?? false
+  }
+
+  /** Goes over all headers of a segment, and says what they come to; undefined if it is not there. */
+  walk(ref: SegmentRef, visit: OnSlot = ignore): Promise<SegmentSum | undefined> {
+    return this.#ifThere(ref, segment => walk(segment, visit))
+  }
+
+  /**
+   * Removes a segment without a file in it; false if there is one, undefined if somebody is at work in it. Who comes
+   * meanwhile waits, and may make the segment anew.
+   */
+  async remove(ref: SegmentRef): Promise<boolean | undefined> {
+    const key = keyOf(ref)
+    const open = this.#open.get(key)
+    if (this.#removing.has(key) || (open !== undefined && open.users > 0)) return undefined
+    this.#open.delete(key)
+    if (open !== undefined) this.#close(open)
+    const removed = this.#removeFree(ref)
+    this.#removing.set(key, removed.catch(ignore))
+    try {
+      return await removed
+    } finally {
+      this.#removing.delete(key)
+    }
+  }
+
+  async #removeFree(ref: SegmentRef): Promise<boolean> {
+    try {
+      const segment = await this.#openFile(ref, false)
+      try {
+        if ((await walk(segment, ignore)).usedBytes > 0) return false
+      } finally {
+        await segment.close()
+      }
+      const directory = join(this.#root, String(ref.storageId))
+      await this.#disk.remove(join(directory, fileNameOf(ref)))
+      await this.#disk.syncDirectory(directory)
+    } catch (error) {
+      if ((error as { errno?: string }).errno !== 'ENOENT') throw error
+      // A disk that went away has no segments either.
+      await this.#checkPresent()
+    }
+    this.#changed.delete(keyOf(ref))
+    return true
   }
 
   async close(): Promise<void> {
@@ -239,6 +330,7 @@ export class Segments {
   /** Works with a segment that is open meanwhile. */
   async #use<T>(ref: SegmentRef, makes: boolean, work: (segment: SegmentFile) => Promise<T>): Promise<T> {
     const key = keyOf(ref)
+    while (this.#removing.has(key)) await this.#removing.get(key)
     let open = this.#open.get(key)
     // Somebody looks for a segment that is not there yet: that fails, and then it is made.
     while (makes && open?.makes === false && !(await isOpened(open))) open = this.#open.get(key)
@@ -278,9 +370,9 @@ export class Segments {
     if (users === 0) file.then(segment => segment.close()).catch(ignore)
   }
 
-  async #openFile({ storageId, segmentId }: SegmentRef, makes: boolean): Promise<SegmentFile> {
-    const directory = join(this.#root, String(storageId))
-    const path = join(directory, String(segmentId).padStart(10, '0'))
+  async #openFile(ref: SegmentRef, makes: boolean): Promise<SegmentFile> {
+    const directory = join(this.#root, String(ref.storageId))
+    const path = join(directory, fileNameOf(ref))
     const file = await this.#disk.open(path, 'update').catch(async error => {
       if (error.errno !== 'ENOENT' || !makes) throw error
       await this.#checkPresent()
@@ -291,45 +383,58 @@ export class Segments {
   }
 }
 
-/** Throws unless a file's slot is free, or has it already. */
-async function expectRoom(segment: SegmentFile, name: string, file: FileNameParts): Promise<void> {
+/** Called with each slot of a segment, in order. */
+type OnSlot = (offsetBytes: number, header: SlotHeader) => void
+
+/** Loops over what was read, because there may be a million slots. Where nothing was ever put there are zeros. */
+async function walk(segment: SegmentFile, visit: OnSlot): Promise<SegmentSum> {
+  const window = Buffer.allocUnsafe(WALK_BYTES)
+  let usedBytes = 0
+  let endBytes = 0
+  for (let windowAt = 0, at = 0; ; windowAt = at) {
+    const count = await segment.read(window, windowAt)
+    if (count < SLOT_HEADER_BYTES) return { usedBytes, endBytes }
+    while (at + SLOT_HEADER_BYTES <= windowAt + count) {
+      const head = window.subarray(at - windowAt, at - windowAt + SLOT_HEADER_BYTES)
+      const header = readSlotHeader(head)
+      if (header !== undefined) {
+        visit(at, header)
+        if (!header.isFree) usedBytes += header.slotBytes
+        at += header.slotBytes
+        endBytes = at
+      } else if (head.every(isZero)) at += SLOT_ALIGNMENT
+      else {
+        // Nobody knows what this is, nor where the next slot begins: none of it is taken for free.
+        const leftBytes = Math.max(segment.endBytes - at, SLOT_HEADER_BYTES)
+        const unknownBytes = Math.ceil(leftBytes / SLOT_ALIGNMENT) * SLOT_ALIGNMENT
+        return { usedBytes: usedBytes + unknownBytes, endBytes: at + unknownBytes }
+      }
+    }
+  }
+}
+
+/** Whether a file is in its slot already. Throws unless it is, or the slot is free, or was another's that is deleted. */
+async function isInRoom(segment: SegmentFile, { name, file, reused }: NamedFile): Promise<boolean> {
   const target = Buffer.alloc(SLOT_HEADER_BYTES)
   const count = await segment.read(target, file.slot!.offsetBytes)
   const header = readSlotHeader(target.subarray(0, count))
-  if (header === undefined || header.isFree || isHeaderOf(header, file)) return
+  if (header === undefined || header.isFree) return false
+  if (isHeaderOf(header, file)) return true
+  // Its source may have lost the record of the deletion, with the deletion done.
+  if (reused && header.createTimeS < file.createTimeS) return false
   throw new DfsError('bad_request', `there is another file in the slot of ${name}`)
+}
+
+function isZero(byte: number): boolean {
+  return byte === 0
+}
+
+function fileNameOf({ segmentId }: SegmentRef): string {
+  return String(segmentId).padStart(10, '0')
 }
 
 function keyOf({ storageId, segmentId }: SegmentRef): string {
   return `${storageId}/${segmentId}`
-}
-
-/** Gives out the places of a source's slots on one store path, one behind the other. */
-export class SlotAllocator {
-  readonly #writer: number
-  #segmentId: number
-  #offsetBytes = 0
-
-  constructor(writer: number, firstSegmentId: number) {
-    this.#writer = writer
-    this.#segmentId = firstSegmentId
-  }
-
-  /** The next place. Throws `no_space` when the writer has no segment left: the next id would be another writer's. */
-  take(slotBytes: number): { segmentId: number; offsetBytes: number } {
-    if (this.#offsetBytes + slotBytes > SEGMENT_BYTES) this.leave(this.#segmentId)
-    if (writerOf(this.#segmentId) !== this.#writer) throw new DfsError('no_space', 'this writer has no segment left')
-    const offsetBytes = this.#offsetBytes
-    this.#offsetBytes += slotBytes
-    return { segmentId: this.#segmentId, offsetBytes }
-  }
-
-  /** Goes on in the next segment: this one has a place that nobody can go past. */
-  leave(segmentId: number): void {
-    if (segmentId !== this.#segmentId) return
-    this.#segmentId++
-    this.#offsetBytes = 0
-  }
 }
 
 /** The first segment that a start may append to, behind those there are and one that a power cut may have taken. */
@@ -351,6 +456,11 @@ function placeOf(file: FileNameParts): SlotPlace {
 function ignoreCorrupt(error: unknown): undefined {
   if (error instanceof DfsError && error.code === 'corrupt') return undefined
   throw error
+}
+
+/** What is not there was removed, or goes with its disk. */
+function ignoreMissing(error: unknown): void {
+  if ((error as { errno?: string }).errno !== 'ENOENT') throw error
 }
 
 function isOpened({ file }: OpenSegment): Promise<boolean> {

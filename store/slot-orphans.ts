@@ -8,13 +8,17 @@
  *
  *     slots      |  41  |  42  |      |      |  45  |      |
  *     records       C      C     gap    gap     C     gap
+ *
+ * In a segment whose free slots are used again they lie anywhere: it is looked through as a whole, for files of the second of
+ * the checkpoint and later.
  */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
 import { DiskError } from '../runtime/world.ts'
-import type { SlotEnd } from './checkpoint.ts'
+import type { Checkpoint, ReopenedSegment, SlotEnd } from './checkpoint.ts'
 import { nextSegmentId, writerOf } from './segments.ts'
-import { contentOf, SEGMENT_BYTES } from './slot.ts'
+import { contentOf, nameOfSlot, SEGMENT_BYTES, type SlotHeader } from './slot.ts'
+import type { SegmentPlace } from './slot-catalogue.ts'
 import type { StorePath } from './store-path.ts'
 
 /** From where to where no slot has a record. */
@@ -30,15 +34,40 @@ export class SlotOrphanSearch {
   /** Where the slots end that have records, by store path. */
   readonly #ends: Map<number, SlotEnd>
   readonly #gaps: Gap[] = []
-  /** Found at an earlier start, and recorded out of order then. */
+  /** Out of the order of slots: in slots that are used again, or found at an earlier start. */
   readonly #recorded = new Set<string>()
+  readonly #reopened: readonly ReopenedSegment[]
+  readonly #sinceS: number
+  readonly #onDoubt: (place: SegmentPlace) => void
 
-  /** `slots` is what a checkpoint says, for the records it covers. */
-  constructor({ storageId, writer }: { storageId: number; writer: number }, slots: readonly SlotEnd[]) {
+  /**
+   * `slots`, `reopened` and `timeMs` are what a checkpoint says, for the records it covers. `onDoubt` is called with each
+   * segment that has more in it than was recorded.
+   */
+  constructor(
+    { storageId, writer }: { storageId: number; writer: number },
+    { slots, reopened, timeMs }: Pick<Checkpoint, 'slots' | 'reopened' | 'timeMs'>,
+    onDoubt: (place: SegmentPlace) => void,
+  ) {
     this.#storageId = storageId
     this.#writer = writer
+    this.#reopened = reopened
+    this.#sinceS = Math.floor(timeMs / 1000)
+    this.#onDoubt = onDoubt
     const own = slots.filter(({ segmentId }) => writerOf(segmentId) === writer)
     this.#ends = new Map(own.map(end => [end.storePathIndex, end]))
+  }
+
+  /** Whether records before the checkpoint have to be noted, too: those from this time on. */
+  get noteFromMs(): number | undefined {
+    return this.#reopened.length === 0 ? undefined : this.#sinceS * 1000
+  }
+
+  /** Takes note of a record before the checkpoint. */
+  noteEarlier({ op, name }: BinlogRecord): void {
+    if (op !== 'C') return
+    const { storePathIndex, slot } = decodeFileName(name)
+    if (slot !== undefined && this.#isReopened(storePathIndex, slot.segmentId)) this.#recorded.add(name)
   }
 
   /** Takes note of the next record. */
@@ -48,6 +77,7 @@ export class SlotOrphanSearch {
     if (slot === undefined || storageId !== this.#storageId || writerOf(slot.segmentId) !== this.#writer) return
     const from = this.#endOf(storePathIndex)
     const { segmentId, offsetBytes, slotBytes } = slot
+    if (this.#isReopened(storePathIndex, segmentId)) this.#recorded.add(name)
     const isBehind = segmentId > from.segmentId || (segmentId === from.segmentId && offsetBytes >= from.endBytes)
     if (!isBehind) {
       this.#recorded.add(name)
@@ -64,17 +94,18 @@ export class SlotOrphanSearch {
    * there has failed, and the others go on: its slots are looked for again at the next start.
    */
   async find(storePaths: ReadonlyMap<number, StorePath>): Promise<string[]> {
-    const found: string[] = []
+    // In a segment that is looked through as a whole there may be gaps, too.
+    const found = new Set<string>()
     for (const path of storePaths.values()) {
       if (path.failure !== undefined) continue
       try {
-        for await (const name of this.#filesOn(path)) if (!this.#recorded.has(name)) found.push(name)
+        for await (const name of this.#filesOn(path)) if (!this.#recorded.has(name)) found.add(name)
       } catch (error) {
         if (!(error instanceof DiskError)) throw error
         path.fail(error)
       }
     }
-    return found
+    return [...found]
   }
 
   /**
@@ -107,6 +138,27 @@ export class SlotOrphanSearch {
         })
       }
     }
+    for (const segmentId of segmentIds)
+      if (this.#isReopened(path.index, segmentId)) yield* this.#laterFilesIn(path, segmentId)
+  }
+
+  #isReopened(storePathIndex: number, segmentId: number): boolean {
+    return this.#reopened.some(other => other.storePathIndex === storePathIndex && other.segmentId === segmentId)
+  }
+
+  /** Files in slots that may have been used again. */
+  async *#laterFilesIn(path: StorePath, segmentId: number): AsyncGenerator<string> {
+    const segment = { storageId: this.#storageId, segmentId }
+    const later: { name: string; offsetBytes: number; header: SlotHeader }[] = []
+    await path.segments.walk(segment, (offsetBytes, header) => {
+      if (header.isFree || header.createTimeS < this.#sinceS) return
+      const name = nameOfSlot({ storePathIndex: path.index, ...segment, offsetBytes }, header)
+      if (!this.#recorded.has(name)) later.push({ name, offsetBytes, header })
+    })
+    for (const { offsetBytes, header } of later) {
+      const range = { fromBytes: offsetBytes, untilBytes: offsetBytes + header.slotBytes }
+      yield* this.#filesIn(path, segmentId, range)
+    }
   }
 
   async *#filesIn(
@@ -116,6 +168,7 @@ export class SlotOrphanSearch {
   ): AsyncGenerator<string> {
     const segment = { storageId: this.#storageId, segmentId }
     for await (const { name, offsetBytes, slot, header } of path.segments.slots(segment, path.index, range)) {
+      this.#onDoubt({ storePathIndex: path.index, ...segment })
       if (header.isFree || contentOf(slot, header) === undefined) continue
       // It may be in memory only.
       await path.segments.put([{ ...segment, storePathIndex: path.index, offsetBytes, bytes: slot }])

@@ -94,7 +94,8 @@ export function contentOf(slot: Buffer, { sizeBytes, crc32: sum }: Pick<SlotHead
 /** Whether a slot that was read as a whole holds the file of a name: there, deleted, or neither. */
 export function stateOf(slot: Buffer, file: FileNameParts): 'present' | 'deleted' | 'corrupt' {
   const header = readSlotHeader(slot)
-  if (header === undefined || !isHeaderOf(header, file)) return 'corrupt'
+  if (header === undefined) return 'corrupt'
+  if (!isHeaderOf(header, file)) return isOfLaterFile(header, file) ? 'deleted' : 'corrupt'
   if (header.isFree) return 'deleted'
   return contentOf(slot, header) === undefined ? 'corrupt' : 'present'
 }
@@ -131,8 +132,17 @@ export function isHeaderOf(
 }
 
 /**
- * Whether a header that is not that of a name was, before it was damaged: one field differs. That of another file in the
- * same place differs in more.
+ * Whether a header is that of a file that came into the slot after the one of a name, which was deleted before: a slot is
+ * given again only in a later second.
+ */
+export function isOfLaterFile(header: SlotHeader, file: FileNameParts): boolean {
+  const isLater = header.createTimeS > file.createTimeS && header.slotBytes === file.slot?.slotBytes
+  return isLater && (header.isFree || !isDamagedHeaderOf(header, file))
+}
+
+/**
+ * Whether a header that is not that of a name was, before a bit of it was flipped: one field differs. That of another file
+ * in the same place differs in more; or, if it is the same file again, in its time alone, and mostly in more bits than one.
  */
 export function isDamagedHeaderOf(header: SlotHeader, file: FileNameParts): boolean {
   const pairs = [
@@ -142,7 +152,9 @@ export function isDamagedHeaderOf(header: SlotHeader, file: FileNameParts): bool
     [header.createTimeS, file.createTimeS],
     [header.tail, file.tail],
   ]
-  return pairs.filter(([there, named]) => there !== named).length === 1
+  if (pairs.filter(([there, named]) => there !== named).length !== 1) return false
+  const flipped = header.createTimeS ^ file.createTimeS
+  return header.createTimeS <= file.createTimeS || (flipped & (flipped - 1)) === 0
 }
 
 /** Whether a name can be that of a slot: inside a segment, at a place where slots begin, and spelled in the one way we do. */

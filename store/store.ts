@@ -12,7 +12,18 @@ import type { StoredFile } from './stored-file.ts'
 /** What recovery has to report. */
 export type RecoveryReport = Omit<
   Recovery,
-  'file' | 'fileBytes' | 'positions' | 'uploads' | 'end' | 'lastSequence' | 'skipped' | 'previousEpoch' | 'slots'
+  | 'file'
+  | 'fileBytes'
+  | 'positions'
+  | 'uploads'
+  | 'end'
+  | 'lastSequence'
+  | 'skipped'
+  | 'previousEpoch'
+  | 'slots'
+  | 'reopened'
+  | 'catalogue'
+  | 'uncounted'
 >
 
 /** A record of a source as a peer gets it: with the place of the shipped record before it, so that a gap is seen. */

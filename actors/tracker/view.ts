@@ -67,9 +67,10 @@ export function isReadable(entry: StorageEntry): boolean {
   return entry.online && (status === 'active' || status === 'readonly' || status === 'draining')
 }
 
-/** Room for uploads on a store path, above what it reserves. */
+/** Room for uploads on a store path, above what it reserves: for small ones also in slots that are free. */
 export function availableOn(path: StorePathReport): number {
-  return path.writable ? Math.max(0, path.freeBytes - path.reservedBytes) : 0
+  const { freeBytes, reservedBytes, reusableBytes = 0 } = path
+  return path.writable ? Math.max(0, freeBytes - reservedBytes) + reusableBytes : 0
 }
 
 /** Room for uploads on a member. */

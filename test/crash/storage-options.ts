@@ -3,6 +3,9 @@
 /** So that there are files of both kinds. */
 export const SEGMENT_FILE_BYTES_MAX = 64 * 1024
 
+/** So that slots are used again between two kills. */
+export const REUSE = { segmentBytes: 2 ** 20, restMs: 300, freeBytesMin: 64 }
+
 export interface StorageProcessOptions {
   readonly dataDirectory: string
   readonly group: string

@@ -21,7 +21,7 @@ import { Timers } from '../../runtime/timers.ts'
 import type { OnPhase, Phase } from '../../store/phase.ts'
 import type { RecoveryReport } from '../../store/store.ts'
 import { lyingDisk } from './lying-disk.ts'
-import { SEGMENT_FILE_BYTES_MAX, type StorageProcessOptions } from './storage-options.ts'
+import { REUSE, SEGMENT_FILE_BYTES_MAX, type StorageProcessOptions } from './storage-options.ts'
 
 /** Said when uploads are taken. */
 export interface StorageProcessReport {
@@ -75,6 +75,7 @@ for (;;) {
     durability: 'fsync',
     ack: 'one',
     scrub: { bytesPerSecond: SCRUB_BYTES_PER_SECOND },
+    reuse: REUSE,
     credentials: own,
     clusterSecret: own.dataSecret ?? '',
     syncCredentials,

@@ -98,6 +98,8 @@ async function live(plan: PowerPlan): Promise<void> {
     durability: 'fsync',
     ack: 'one',
     scrub: { bytesPerSecond: SCRUB_BYTES_PER_SECOND },
+    // Slots are used again within a life or two.
+    reuse: { segmentBytes: 2 ** 20, restMs: 100, freeBytesMin: 64 },
     credentials: credentials('storage_group1'),
     syncCredentials: credentials('sync_group1'),
     clusterSecret: SECRET,

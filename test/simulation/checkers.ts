@@ -226,6 +226,12 @@ export function checkKept(cluster: SimCluster, ledger: Ledger, wrong: Wrong): vo
   }
 }
 
+/** How many records say that a slot was used again. */
+export function countReused(cluster: SimCluster): number {
+  const records = storageMachines(cluster).flatMap(machine => recordsOf(machine, 'now'))
+  return records.filter(({ op, reused }) => op === 'C' && reused).length
+}
+
 /** All machines that run a storage server. */
 export function storageMachines(cluster: SimCluster): Machine[] {
   return [...STORAGES.keys()].map(name => cluster.machine(name))

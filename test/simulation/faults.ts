@@ -28,7 +28,9 @@
  *
  * After the last fault everything is mended, as an operator would: then all members of a group hold the same files.
  */
+
 import { decodeRecord } from '../../protocol/binlog-record.ts'
+import { decodeFileName } from '../../protocol/file-id.ts'
 import type { Phase } from '../../store/phase.ts'
 import { sidecarPath } from '../../store/sidecar.ts'
 import { isGoodOn, pathOf, plainNames, slotNames } from './disk-view.ts'
@@ -196,6 +198,9 @@ const FAULTS = {
     const spoilt = good.filter(name => !isGoodOn(disk, name, 'now'))
     const excused = spoilt.filter(name => !hasGoodCopy(cluster, machine, name))
     for (const name of excused) ledger.excuse(name)
+    // Nobody mends a header yet: its file can be read elsewhere, but not be deleted.
+    const isUnnamed = (name: string) => decodeFileName(name).slot !== undefined && !slotNames(disk).includes(name)
+    for (const name of spoilt.filter(isUnnamed)) ledger.excuse(name)
     note(`a bit flips in ${path} of ${machine}${excused.length > 0 ? `, the only copy of ${excused}` : ''}`)
   },
   documentFlip({ cluster, random, note }) {

@@ -124,4 +124,21 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     replace: "return { is: 'bad', part: 'unreadable' };",
     seed: 27,
   },
+  {
+    name: 'freed-before-record',
+    about: 'a slot is free, and may be used again, before the deletion is recorded',
+    file: 'store/file-store.js',
+    find: "this.#deleting.get(name) ?? this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }));",
+    replace:
+      "this.#deleting.get(name) ?? this.#remove(path, name).then(() => this.#binlog.append(() => ({ op: 'D', name })));",
+    seed: 3,
+  },
+  {
+    name: 'reopened-forgotten',
+    about: 'a start does not look for files without a record where slots were used again',
+    file: 'store/slot-orphans.js',
+    find: 'if (this.#isReopened(path.index, segmentId))',
+    replace: 'if (false)',
+    seed: 44,
+  },
 ]

@@ -35,7 +35,17 @@ if (values.bug !== undefined && !PLANTED_BUGS.some(({ name }) => name === values
 const jobs = Math.min(count, Number(values.jobs))
 const pool = new SeedPool(jobs, values.bug)
 const begunMs = performance.now()
-const total = { seeds: 0, virtualMs: 0, events: 0, uploads: 0, downloads: 0, deletes: 0, faults: 0, excused: 0 }
+const total = {
+  seeds: 0,
+  virtualMs: 0,
+  events: 0,
+  uploads: 0,
+  downloads: 0,
+  deletes: 0,
+  reused: 0,
+  faults: 0,
+  excused: 0,
+}
 let next = first
 let failed: Outcome | undefined
 
@@ -56,7 +66,7 @@ async function one(seed: number): Promise<void> {
   const outcome = await pool.run({ seed })
   total.seeds++
   total.faults += outcome.faults.length
-  for (const key of ['virtualMs', 'events', 'uploads', 'downloads', 'deletes', 'excused'] as const)
+  for (const key of ['virtualMs', 'events', 'uploads', 'downloads', 'deletes', 'reused', 'excused'] as const)
     total[key] += outcome[key]
   if (outcome.violation !== undefined) failed ??= outcome
   else if (seed % REPEATED_EVERY === 0) {
@@ -76,7 +86,7 @@ function report(): void {
   console.log(
     `${total.seeds} seeds, ${perMinute} a minute, ${Math.round(total.virtualMs / realMs)} virtual seconds a second; ` +
       `${total.events} events, ${total.faults} faults, ${total.uploads} uploads, ${total.downloads} downloads, ` +
-      `${total.deletes} deletes, ${total.excused} files excused`,
+      `${total.deletes} deletes, ${total.reused} slots used again, ${total.excused} files excused`,
   )
 }
 

@@ -49,6 +49,8 @@ export const STORAGES: ReadonlyMap<string, SimStorage> = new Map([
 
 /** Quicker than in life, so that a seed sees several passes. */
 const SCRUB = { bytesPerSecond: 8 * 2 ** 20, passMsMin: 15_000 }
+/** Slots are used again, and segments removed, several times while a seed lasts. */
+const REUSE = { segmentBytes: 2 ** 17, restMs: 500, freeBytesMin: 64 }
 
 /** How fast a clock may run ahead or behind: a hundred times worse than a cheap quartz. */
 const DRIFT_MAX = 0.005
@@ -214,6 +216,7 @@ export class SimCluster {
       hotFileBytes: 2 ** 16,
       durability: 'fsync',
       ack: 'one',
+      reuse: REUSE,
       credentials: credentials(`storage_${group}`),
       clusterSecret: SECRET,
       bind: { host: name, port: 23000 },

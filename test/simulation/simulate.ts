@@ -15,6 +15,7 @@ import {
   checkOrder,
   checkRecords,
   checkRecordsFirst,
+  countReused,
   differences,
 } from './checkers.ts'
 import { EventLoop } from './event-loop.ts'
@@ -60,6 +61,8 @@ export interface Outcome {
   readonly uploads: number
   readonly downloads: number
   readonly deletes: number
+  /** Slots of deleted files that were given to others. */
+  readonly reused: number
   readonly failures: number
   readonly excused: number
   /** How long after the mending the groups were alike. */
@@ -148,6 +151,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
     uploads: ledger.uploads,
     downloads: ledger.downloads,
     deletes: ledger.deletes,
+    reused: countReused(cluster),
     failures: ledger.failures,
     excused: ledger.excusedCount,
     convergedMs,

@@ -28,6 +28,7 @@ describe('a simulated cluster', function () {
     expect(outcomes.slice(-2).map(({ hash }) => hash)).to.deep.equal(outcomes.slice(0, 2).map(({ hash }) => hash))
     expect(new Set(outcomes.map(({ hash }) => hash)).size).to.equal(SEEDS)
     expect(outcomes.reduce((sum, { uploads }) => sum + uploads, 0)).to.be.above(1_000)
+    expect(outcomes.reduce((sum, { reused }) => sum + reused, 0)).to.be.above(SEEDS)
   })
 
   for (const { name, about, seed } of PLANTED_BUGS) {

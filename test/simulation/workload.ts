@@ -19,7 +19,12 @@ const SIZES: readonly (readonly [min: number, max: number])[] = [
   [256 * KIB - 1, 256 * KIB + 2],
   [1, 2500 * KIB],
 ]
-const SMALL: typeof SIZES = [[1, 4 * KIB]]
+/** Often of one size of slot, so that what one leaves is another's. */
+const SMALL: typeof SIZES = [
+  [1, 4 * KIB],
+  [0, 40],
+  [990, 1_000],
+]
 const BURST_UPLOADS_MAX = 12
 const PAUSE_MS_MAX = 250
 const ACKS: readonly AckLevel[] = ['one', 'one', 'quorum', 'all']

@@ -25,6 +25,7 @@ describe('checkpoint', () => {
       timeMs: 0,
       positions: [],
       slots: [],
+      reopened: [],
       current: false,
       damaged: false,
     })
@@ -37,7 +38,14 @@ describe('checkpoint', () => {
   })
 
   it('is read as it was written', async () => {
-    const checkpoint = { epoch: 3, sequence: 42, timeMs: 99, positions: [position, incomplete], slots: [slots] }
+    const checkpoint = {
+      epoch: 3,
+      sequence: 42,
+      timeMs: 99,
+      positions: [position, incomplete],
+      slots: [slots],
+      reopened: [{ storePathIndex: 0, segmentId: 5 }],
+    }
     await writeCheckpoint(disk, workshop.path, checkpoint)
     expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.include(checkpoint)
   })
@@ -49,6 +57,7 @@ describe('checkpoint', () => {
       timeMs: 99,
       positions: [position],
       slots: [slots],
+      reopened: [],
     })
     const read = await readCheckpoint(disk, workshop.path, 4)
     expect(read).to.deep.include({ epoch: 4, sequence: 0, timeMs: 99, positions: [position], slots: [] })

@@ -333,6 +333,7 @@ describe('recovery', () => {
         timeMs: 5,
         positions: [],
         slots: [],
+        reopened: [],
       })
       const recovered = await recover(disk, directory, { epoch: EPOCH, storageId: 7, writer: 1 }, paths)
       await recovered.file?.close()

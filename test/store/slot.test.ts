@@ -149,7 +149,8 @@ describe('a slot', () => {
     // What is free has no content to be right or wrong.
     slot[SLOT_HEADER_BYTES]! ^= 1
     expect(stateOf(slot, decodeFileName(name))).to.equal('deleted')
-    expect(stateOf(slot, decodeFileName(nameWith(name, { createTimeS: 5 })))).to.equal('corrupt')
+    expect(stateOf(slot, decodeFileName(nameWith(name, { createTimeS: 2 ** 32 - 1 })))).to.equal('corrupt')
+    expect(stateOf(slot, decodeFileName(nameWith(name, { createTimeS: 5 }))), 'of an earlier file').to.equal('deleted')
   })
 
   it('is that of a name only if size, slot size, CRC32, time and tail are the same', () => {
