@@ -5,15 +5,16 @@
  *     records   ... [earlier flush] [C][C][D][C]
  *     slots                          ok ok    -        cut here
  *
- * A later flush is only begun when the one before is durable, so no other record has to be looked at. A slot that was
- * damaged since looks the same: its record is cut, too, and what peers have of it they keep. A slot that is there may be so
- * in memory only, if it was the process that died: it is put once more.
+ * A later flush is only begun when the one before is durable, so no other record has to be looked at. A slot whose file was
+ * damaged since looks the same: its record is cut, too, and what peers have of it they keep. A header that was is written
+ * anew, for the record says the same. A slot that is there may be so in memory only, if it was the process that died: it is
+ * put once more.
  */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
 import type { DiskFile } from '../runtime/world.ts'
 import { readLines } from './binlog-files.ts'
-import { stateOf } from './slot.ts'
+import { contentOf, stateOf, writeSlotHeader } from './slot.ts'
 import type { StorePath } from './store-path.ts'
 
 /** Cuts a binlog's last file in front of the first record without its slot; returns how many bytes. Other slots are durable then. */
@@ -44,12 +45,15 @@ async function keepSlot(name: string, storePaths: ReadonlyMap<number, StorePath>
   // A disk that is not there is not judged.
   if (path === undefined || path.failure !== undefined || parts.slot === undefined) return true
   try {
-    const bytes = Buffer.alloc(parts.slot.slotBytes)
+    const { storageId, storePathIndex, slot, createTimeS, tail } = parts
+    const bytes = Buffer.alloc(slot.slotBytes)
     await path.segments.readRaw(parts, bytes)
-    const state = stateOf(bytes, parts)
-    const { storageId, storePathIndex, slot } = parts
-    if (state === 'present') await path.segments.put([{ storePathIndex, storageId: storageId!, ...slot, bytes }])
-    return state !== 'corrupt'
+    if (stateOf(bytes, parts) === 'deleted') return true
+    const content = { sizeBytes: parts.sizeBytes!, crc32: parts.crc32 }
+    if (contentOf(bytes, content) === undefined) return false
+    writeSlotHeader(bytes, { slotBytes: slot.slotBytes, createTimeS, tail, ...content })
+    await path.segments.put([{ storePathIndex, storageId: storageId!, ...slot, bytes }])
+    return true
   } catch (error) {
     // The others go on without this path, and its records wait for the day it can be read.
     path.fail(error as Error)

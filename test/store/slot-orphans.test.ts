@@ -220,7 +220,9 @@ describe('a start of a store with segments', function () {
         const again = await start(copy)
         await expectAll(again.store, files, when)
         const found = await download(again.store, own).catch(error => error.code)
-        expect(found, when).to.be.oneOf([undefined, 'corrupt'])
+        // A header is mended by its record.
+        if (damage === 'flipped' && at < 24 && !isRecordCut) expect(found, when).to.deep.equal(contentOf(60, 60))
+        else expect(found, when).to.be.oneOf([undefined, 'corrupt'])
         expect(again.store.recovery.orphans, when).not.to.include(own)
         await again.close()
         await rm(join(workshop.path, copy), { recursive: true })
