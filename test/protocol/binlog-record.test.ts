@@ -20,6 +20,7 @@ const CREATE: BinlogRecord = {
   token: '3n17',
   origin: undefined,
   inSlot: undefined,
+  reused: undefined,
   lacksFile: undefined,
   uploadId: '00112233445566778899aabbccddeeff',
 }
@@ -35,6 +36,8 @@ const REPLICA: BinlogRecord = {
 const WITHOUT_FILE: BinlogRecord = { ...REPLICA, op: 'c', lacksFile: true }
 /** Of a small file, at its source. */
 const IN_SLOT: BinlogRecord = { ...CREATE, token: undefined, inSlot: true }
+/** The same where another file was before. */
+const REUSED: BinlogRecord = { ...IN_SLOT, reused: true }
 const START: BinlogRecord = { ...CREATE, op: 'S', name: '-', token: undefined, uploadId: undefined }
 
 /** Written once and kept: lines on disks out there do not change. */
@@ -43,15 +46,17 @@ const GOLDEN: readonly (readonly [BinlogRecord, string])[] = [
   [REPLICA, `7 42 40 1763690000123 d ${NAME} - 16777215:2:9 - 3dc21fcb\n`],
   [WITHOUT_FILE, `7 42 40 1763690000123 c ${NAME} ! 16777215:2:9 - e2a668cf\n`],
   [IN_SLOT, `7 42 40 1763690000123 C ${NAME} s - 00112233445566778899aabbccddeeff b6ce872d\n`],
+  [REUSED, `7 42 40 1763690000123 C ${NAME} r - 00112233445566778899aabbccddeeff 85023c91\n`],
   [START, '7 42 40 1763690000123 S - - - - eee591ee\n'],
 ]
 
 const numbers = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER })
+const NO_EXTENT = { token: undefined, inSlot: undefined, reused: undefined, lacksFile: undefined }
 /** A token, a slot, what a member goes without, or none of these. */
 const extents = fc.oneof(
-  fc.stringMatching(/^[0-9a-z]{1,20}$/).map(token => ({ token, inSlot: undefined, lacksFile: undefined })),
-  fc.constantFrom(true as const, undefined).map(lacksFile => ({ token: undefined, inSlot: undefined, lacksFile })),
-  fc.constant({ token: undefined, inSlot: true as const, lacksFile: undefined }),
+  fc.stringMatching(/^[0-9a-z]{1,20}$/).map(token => ({ ...NO_EXTENT, token })),
+  fc.constantFrom(true as const, undefined).map(lacksFile => ({ ...NO_EXTENT, lacksFile })),
+  fc.constantFrom(true as const, undefined).map(reused => ({ ...NO_EXTENT, inSlot: true as const, reused })),
 )
 const fields = fc.record({
   epoch: numbers,
