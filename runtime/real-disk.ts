@@ -26,7 +26,7 @@ export const realDisk: Disk = {
     const descriptor = await attempt('open', path, () => openDescriptor(path, OPEN_FLAGS[mode], FILE_MODE))
     const access = mode === 'read' ? constants.O_RDONLY : constants.O_RDWR
     const direct = way === 'direct' ? await reopen(descriptor, constants.O_DIRECT, access) : undefined
-    return new RealFile(descriptor, path, direct)
+    return new RealFile(descriptor, path, direct, mode !== 'read')
   },
   rename: (from, to) => attempt('rename', from, () => rename(from, to)),
   remove: path => attempt('remove', path, () => rm(path)),
@@ -90,16 +90,17 @@ class RealFile implements DiskFile {
   /** The same file past the page cache, for whole pages. */
   readonly #direct: number | undefined
   #directWorks = true
-  /** The same file, open for writes that are durable when they end. */
+  /** The same file, open for writes that are durable when they end, once there is one; undefined where that cannot be. */
   #durable: Promise<number | undefined> | undefined
   #underWay = 0
   #idle: (() => void) | undefined
   #closed: Promise<void> | undefined
 
-  constructor(descriptor: number, path: string, direct: number | undefined) {
+  constructor(descriptor: number, path: string, direct: number | undefined, isWritable: boolean) {
     this.#descriptor = descriptor
     this.#path = path
     this.#direct = direct
+    if (!isWritable) this.#durable = Promise.resolve(undefined)
   }
 
   read(target: Uint8Array, offsetBytes: number): Promise<number> {

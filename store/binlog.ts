@@ -289,7 +289,8 @@ export class Binlog {
     if (!isWritten && !isFull(problem)) return false
     try {
       await this.#file?.truncate(this.#fileBytes)
-      if (isWritten && this.#syncs) await this.#file?.sync()
+      // What there was no room for may be durable in part.
+      if (this.#syncs) await this.#file?.sync()
     } catch {
       // Then the end of the file is not known any more, and nothing may be written after it.
       return false

@@ -4,6 +4,7 @@
  */
 import { DfsError } from '../protocol/errors.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
+import { allDone } from './all-done.ts'
 import type { BlockPool } from './block-pool.ts'
 import { hasSidecar, SidecarWriter, sidecarPath } from './sidecar.ts'
 import type { StorePath } from './store-path.ts'
@@ -93,8 +94,7 @@ export class IncomingFile {
     const synced = syncs ? [this.#file.sync()] : []
     if (hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar(syncs))
     // Both have ended before anybody clears away after a failure: a sidecar that came later would be left behind.
-    await Promise.allSettled(synced)
-    await Promise.all(synced)
+    await allDone(synced)
     await this.#close()
     if (syncs) await this.storePath.syncTemporary()
   }

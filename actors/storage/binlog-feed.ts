@@ -1,4 +1,7 @@
-/** Tells followers and sync workers of flushes, those of some milliseconds in one message: a busy server has a thousand a second. */
+/**
+ * Tells followers and sync workers of flushes, those of some milliseconds in one message: a busy server has a thousand a
+ * second.
+ */
 
 import { encode } from '../../protocol/codec.ts'
 import { subjectOf } from '../../protocol/message.ts'
@@ -11,7 +14,7 @@ import type { Flush } from '../../store/binlog.ts'
 /** A follower learns of a file so much later at most. */
 const GATHER_MS = 10
 
-/** Lines of one message: with what is around them they fit the payload of any NATS server. */
+/** Lines of one message: with what is around them they fit what a NATS server takes unless it is told otherwise. */
 const LINES_BYTES_MAX = 256 * 1024
 
 export interface BinlogFeedOptions {
@@ -24,7 +27,8 @@ export interface BinlogFeedOptions {
 
 export class BinlogFeed {
   readonly #options: BinlogFeedOptions
-  #gathered: Flush | undefined
+  /** Flushes that follow each other, and their lines in bytes. */
+  #gathered: Flush[] = []
   #bytes = 0
   #cancel: Cancel | undefined
 
@@ -35,8 +39,7 @@ export class BinlogFeed {
   add(flush: Flush): void {
     const bytes = flush.lines.reduce((sum, line) => sum + line.length, 0)
     if (this.#bytes + bytes > LINES_BYTES_MAX) this.publish()
-    const before = this.#gathered
-    this.#gathered = before === undefined ? flush : joined(before, flush)
+    this.#gathered.push(flush)
     this.#bytes += bytes
     this.#cancel ??= this.#options.context.timers.set(GATHER_MS, () => this.publish())
   }
@@ -45,23 +48,21 @@ export class BinlogFeed {
   publish(): void {
     this.#cancel?.()
     this.#cancel = undefined
-    const flush = this.#gathered
-    const fits = this.#bytes <= LINES_BYTES_MAX
-    this.#gathered = undefined
+    const flushes = this.#gathered
+    const bytes = this.#bytes
+    this.#gathered = []
     this.#bytes = 0
     const { context, group, storageId } = this.#options
     const bus = this.#options.bus()
-    if (flush === undefined || bus === undefined || bus.status !== 'connected') return
-    const { epoch, previous, sequence, lines } = flush
-    const body = { storageId, epoch, previous, sequence, ...(fits ? { records: lines } : {}) }
+    const last = flushes.at(-1)
+    if (last === undefined || bus === undefined || bus.status !== 'connected') return
+    const { epoch, sequence } = last
+    const { previous } = flushes[0]!
+    // Numbers and lengths take less than the lines do.
+    const fits = bytes <= bus.payloadBytesMax / 2
+    const records = fits ? { records: flushes.flatMap(({ lines }) => lines) } : {}
     const subject = subjectOf(binlogFlushed, { prefix: context.prefix, group, id: String(storageId) })
-    publishQuietly(context, bus, subject, encode(body, 'msgpack'), {
-      headers: { 'Nats-Msg-Id': `${storageId}:${epoch}:${sequence}` },
-    })
+    const body = encode({ storageId, epoch, previous, sequence, ...records }, 'msgpack')
+    publishQuietly(context, bus, subject, body, { headers: { 'Nats-Msg-Id': `${storageId}:${epoch}:${sequence}` } })
   }
-}
-
-/** Two flushes that follow each other, as one. */
-function joined(before: Flush, after: Flush): Flush {
-  return { ...after, previous: before.previous, lines: [...before.lines, ...after.lines] }
 }

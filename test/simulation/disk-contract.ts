@@ -125,6 +125,7 @@ export function diskContract(name: string, make: () => Promise<DiskHarness>): vo
       await writeNew(disk, at('file'), 'x')
       const file = await disk.open(at('file'), 'read')
       expect(await errnoOf(file.write([Buffer.from('y')], 0))).to.equal('EBADF')
+      expect(await errnoOf(file.writeDurably([Buffer.from('y')], 0))).to.equal('EBADF')
       expect(await errnoOf(file.truncate(0))).to.equal('EINVAL')
       await file.close()
       const directory = await disk.open(at(''), 'read')
