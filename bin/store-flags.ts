@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander'
 import { SCRUB_BYTES_PER_SECOND } from '../actors/scrub/scrub.ts'
 import { ACK_LEVELS, type AckLevel } from '../protocol/ack.ts'
-import type { StoreOptions } from '../store/file-store.ts'
+import type { StoreOptions } from '../store/store-options.ts'
 import { parseSize } from './sizes.ts'
 
 export interface StoreFlags {

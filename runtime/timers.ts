@@ -46,6 +46,16 @@ export class Timers {
     }
   }
 
+  /** Calls `ring` again and again, `periodMs` after it was called before. */
+  every(periodMs: number, ring: () => void): Cancel {
+    const tick = () => {
+      cancel = this.set(periodMs, tick)
+      ring()
+    }
+    let cancel = this.set(periodMs, tick)
+    return () => cancel()
+  }
+
   /** Resolves after `delayMs`. */
   sleep(delayMs: number): Promise<void> {
     return new Promise(resolve => this.set(delayMs, resolve))

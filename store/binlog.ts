@@ -84,6 +84,12 @@ export interface SlotKeeper {
   recorded(slots: readonly SlotBytes[]): void
 }
 
+/** Where a binlog is: given out so far, and durable with its effect visible. */
+export interface BinlogReach {
+  readonly given: number
+  readonly durable: number
+}
+
 /** Where a binlog ends. */
 export interface BinlogEnd {
   readonly sequence: number
@@ -153,9 +159,9 @@ export class Binlog {
     return this.#end
   }
 
-  /** The last sequence that was given to a record, or to none. */
-  get lastSequence(): number {
-    return this.#lastSequence
+  /** The last sequence that was given to a record, or to none, and the end. */
+  get reach(): BinlogReach {
+    return { given: this.#lastSequence, durable: this.#end.sequence }
   }
 
   /** Why nothing can be appended any more, if so: a disk that failed a sync once is not trusted again. */

@@ -1,33 +1,19 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
-import { join } from 'node:path'
 import { DfsError } from '../protocol/errors.ts'
-import {
-  decodeFileName,
-  encodeFileName,
-  type FileNameParts,
-  SALT_BITS,
-  STORAGE_ID_MAX,
-  tailOf,
-} from '../protocol/file-id.ts'
-import {
-  type SourcePosition,
-  STORE_PATH_ANY,
-  STORE_PATHS_MAX,
-  type StorePathReport,
-} from '../protocol/storage-messages.ts'
+import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, tailOf } from '../protocol/file-id.ts'
+import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
-import { DiskError, type DiskLock, type World } from '../runtime/world.ts'
+import type { Cancel, DiskError, World } from '../runtime/world.ts'
 import { allDone } from './all-done.ts'
 import { AppliedRecords, discard } from './applied-records.ts'
 import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
-import { type SlotEnd, writeCheckpoint } from './checkpoint.ts'
-import { makeDurableDirectory } from './durable-directory.ts'
+import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
 import { groupBy } from './group-by.ts'
 import { HotFiles } from './hot-files.ts'
-import { type Identity, nextWriter, openIdentity, writeIdentity } from './identity.ts'
+import type { Identity } from './identity.ts'
 import { IncomingFile, isCached } from './incoming-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
@@ -35,80 +21,15 @@ import { recordStart } from './record-start.ts'
 import { type Recovery, recover } from './recovery.ts'
 import { type SlotBytes, writerOf } from './segments.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
-import type { SlotCatalogue } from './slot-catalogue.ts'
-import { REUSE, type ReuseOptions, SlotSpace } from './slot-space.ts'
+import { REUSE, SlotSpace } from './slot-space.ts'
+import { SlotWriter } from './slot-writer.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type { PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
-import { StorePath } from './store-path.ts'
+import type { StoreOptions } from './store-options.ts'
+import type { StorePath } from './store-path.ts'
+import { StorePaths } from './store-paths.ts'
 import { StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
-
-/**
- * Recovery reads at most so many records, and does so many of them again, or this much time's worth. That a file is in its
- * slot need not be done again.
- */
-const CHECKPOINT_RECORDS = 50_000
-const CHECKPOINT_CHANGES = 2000
-const CHECKPOINT_MS = 10_000
-
-/** Errors after which a disk is not written to again; a full one heals by itself. */
-const HARMLESS = new Set(['ENOSPC', 'EDQUOT', 'ENOENT', 'EEXIST'])
-
-export interface StoreOptions {
-  readonly dataDirectory: string
-  readonly group: string
-  /** Given, or kept from the first start, or chosen at random then. */
-  readonly storageId?: number
-  /** Empty for one store path inside the data directory. */
-  readonly storePaths: readonly string[]
-  readonly storePathChoice: 'round_robin' | 'most_free'
-  readonly reservedBytes: number
-  /** Larger files get a file of their own; 0 for all of them. */
-  readonly segmentFileBytesMax: number
-  /** Memory for small files that were read lately. */
-  readonly hotFileBytes: number
-  /** `os` acknowledges what the system has taken: a power cut may lose it. */
-  readonly durability: Durability
-  /** How slots of deleted files are used again; tests are in a hurry. */
-  readonly reuse?: ReuseOptions | undefined
-  readonly onPhase?: OnPhase | undefined
-}
-
-export type Durability = 'fsync' | 'os'
-
-/** What a data directory is opened with: identity and lock come first, because an epoch may have to be raised before the rest. */
-export interface OpenDirectory {
-  readonly identity: Identity
-  readonly lock: DiskLock
-}
-
-/** Locks a data directory and reads whose it is. Rejects with a DiskError (`EEXIST`) if another process has it. */
-export async function openDirectory(world: World, options: StoreOptions): Promise<OpenDirectory> {
-  await makeDurableDirectory(world.disk, options.dataDirectory)
-  const lock = await world.disk.lock(options.dataDirectory)
-  try {
-    const wanted = { storageId: options.storageId, group: options.group }
-    const identity = await openIdentity(
-      world.disk,
-      world.random,
-      world.clock.wallMs(),
-      options.dataDirectory,
-      wanted,
-      STORAGE_ID_MAX,
-    )
-    return { identity, lock }
-  } catch (error) {
-    await lock.release()
-    throw error
-  }
-}
-
-/** Takes a higher epoch: this id has lived before, in a directory that is gone. */
-export async function raiseEpoch(world: World, options: StoreOptions, identity: Identity, epoch: number) {
-  const raised = { ...identity, epoch, writer: nextWriter(identity.writer) }
-  await writeIdentity(world.disk, options.dataDirectory, raised)
-  return raised
-}
 
 export class FileStore implements Store {
   readonly storageId: number
@@ -121,28 +42,18 @@ export class FileStore implements Store {
   readonly #identity: Identity
   readonly #log: Log
   readonly #onPhase: OnPhase
-  readonly #paths: ReadonlyMap<number, StorePath>
+  readonly #paths: StorePaths
   readonly #binlog: Binlog
-  readonly #uploads = new UploadIds()
+  readonly #uploads = new UploadIds(stored => this.#isInPlace(stored.name, decodeFileName(stored.name)))
   readonly #lives: SourceLives
   readonly #hotFiles: HotFiles
-  readonly #catalogue: SlotCatalogue
   readonly #slotSpace: SlotSpace
-  /** Where the slots end that have records, by store path; `#slotEnds` as of the binlog's end. */
-  readonly #recordedSlots: Map<number, SlotEnd>
-  #slotEnds: readonly SlotEnd[]
+  readonly #checkpoints: Checkpoints
   /** Files of ours that are being deleted. */
   readonly #deleting = new Map<string, Promise<unknown>>()
   readonly #applied: AppliedRecords
-  #stopTicks: readonly (() => void)[] = []
-  /** Whatever a start has to record is recorded: before, no checkpoint may say so. */
-  #begun = false
+  #stopTicks: readonly Cancel[] = []
   #tokens = 0
-  #pathTurn = 0
-  #checkpointed: number
-  /** Renames and removals since the last checkpoint. */
-  #changes = 0
-  #checkpointing: Promise<void> | undefined
   #looking: Promise<void> | undefined
 
   private constructor(
@@ -150,15 +61,17 @@ export class FileStore implements Store {
     log: Log,
     options: StoreOptions,
     identity: Identity,
-    paths: ReadonlyMap<number, StorePath>,
+    paths: StorePaths,
     recovered: Recovery,
     lives: SourceLives,
   ) {
+    const { dataDirectory, durability, onPhase = ignore, reuse = REUSE } = options
+    const { catalogue } = recovered
     this.#world = world
     this.#options = options
     this.#identity = identity
     this.#log = log
-    this.#onPhase = options.onPhase ?? ignore
+    this.#onPhase = onPhase
     this.#paths = paths
     this.storageId = identity.storageId
     this.group = identity.group
@@ -171,45 +84,28 @@ export class FileStore implements Store {
       admit: shipment => this.#admit(shipment),
       append: shipments => this.#appendShipped(shipments),
     })
-    this.#slotEnds = recovered.slots
-    this.#recordedSlots = new Map(recovered.slots.map(end => [end.storePathIndex, end]))
-    this.#catalogue = recovered.catalogue
-    this.#slotSpace = new SlotSpace(
-      recovered.catalogue,
-      recovered,
-      paths,
-      identity,
-      world.clock,
-      options.reuse ?? REUSE,
-      (path, error) => this.#noteFailure(path, error),
-    )
-    this.#checkpointed = recovered.end.sequence
-    this.#binlog = new Binlog(world.disk, world.clock, {
+    this.#slotSpace = new SlotSpace(catalogue, recovered, paths, identity, world.clock, reuse)
+    const slotWriter = new SlotWriter(identity.storageId, paths, this.#slotSpace, recovered.slots, onPhase)
+    const binlog = new Binlog(world.disk, world.clock, {
       ...recovered,
-      directory: binlogDirectory(options.dataDirectory),
+      directory: binlogDirectory(dataDirectory),
       epoch: identity.epoch,
-      syncs: options.durability === 'fsync',
-      slotKeeper: {
-        put: slots => this.#putSlots(slots),
-        recorded: slots => this.#noteSlots(slots),
-      },
+      syncs: durability === 'fsync',
+      slotKeeper: slotWriter,
+    })
+    this.#binlog = binlog
+    this.#checkpoints = new Checkpoints({
+      ...{ disk: world.disk, dataDirectory, log, binlog, paths, catalogue, slotSpace: this.#slotSpace },
+      positions: () => this.positions,
+      slotEnds: () => slotWriter.ends,
     })
     for (const { uploadId, ...stored } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(stored))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
-    this.#binlog.onFlush(({ sequence }) => {
+    binlog.onFlush(({ sequence }) => {
       this.#slotSpace.flushed()
-      this.#slotEnds = [...this.#recordedSlots.values()]
-      const isDue = sequence - this.#checkpointed >= CHECKPOINT_RECORDS || this.#changes >= CHECKPOINT_CHANGES
-      if (isDue) void this.#checkpoint()
+      this.#checkpoints.noteFlush(sequence)
     })
-  }
-
-  #startTicks(timers: Timers): void {
-    this.#stopTicks = [
-      every(timers, CHECKPOINT_MS, () => void this.#checkpoint()),
-      every(timers, this.#slotSpace.lookMs, () => void this.lookAfterSlots()),
-    ]
   }
 
   /** Recovers a data directory and opens it. */
@@ -220,23 +116,9 @@ export class FileStore implements Store {
     options: StoreOptions,
     identity: Identity,
   ): Promise<FileStore> {
-    const roots = options.storePaths.length > 0 ? options.storePaths : [join(options.dataDirectory, 'store')]
-    if (roots.length > STORE_PATHS_MAX) throw new RangeError(`at most ${STORE_PATHS_MAX} store paths`)
-    const paths = new Map<number, StorePath>()
-    for (const [index, root] of roots.entries()) {
-      const seen = index < identity.storePathCount
-      const { incarnation } = identity
-      const { reservedBytes, durability } = options
-      const syncs = durability === 'fsync'
-      const path = await StorePath.open(world.disk, index, root, { reservedBytes, incarnation, seen, syncs })
-      if (path.failure !== undefined) log.error({ err: path.failure, storePath: index }, 'a store path is missing')
-      paths.set(index, path)
-    }
-    if (roots.length > identity.storePathCount) {
-      await writeIdentity(world.disk, options.dataDirectory, { ...identity, storePathCount: roots.length })
-    }
-    const present = [...paths.values()].filter(path => path.failure === undefined)
-    const recovered = await recover(world.disk, options.dataDirectory, identity, paths)
+    const paths = await StorePaths.open(world.disk, log, options, identity)
+    const present = paths.all.filter(path => path.failure === undefined)
+    const recovered = await recover(world.disk, options.dataDirectory, identity, paths.byIndex)
     for (const { failure, index } of present) {
       if (failure !== undefined) log.error({ err: failure, storePath: index }, 'a store path failed and takes no files')
     }
@@ -244,10 +126,7 @@ export class FileStore implements Store {
       log.warn('the catalogue of segments cannot be read: all of them will be counted, which takes a while')
     const lives = await SourceLives.read(world.disk, options.dataDirectory)
     const store = new FileStore(world, log, options, identity, paths, recovered, lives)
-    await store.#slotSpace.settle()
-    await store.#begin(recovered)
-    if (store.#begun && !store.#hasFailedPath) await store.#writeCheckpoint()
-    store.#startTicks(timers)
+    await store.#begin(timers, recovered)
     return store
   }
 
@@ -261,7 +140,7 @@ export class FileStore implements Store {
 
   async receive(storePathIndex: number, expectedBytes: number): Promise<IncomingFile> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
-    const path = this.#choosePath(storePathIndex, expectedBytes)
+    const path = this.#paths.choose(storePathIndex, expectedBytes)
     return this.#newFile(path, expectedBytes)
   }
 
@@ -272,7 +151,7 @@ export class FileStore implements Store {
       return this.#create(file, upload)
     }
     try {
-      return await this.#once(upload, make)
+      return await this.#uploads.once(upload.uploadId, make)
     } finally {
       if (!isNew) await file.discard()
     }
@@ -284,7 +163,7 @@ export class FileStore implements Store {
   }
 
   pack(slot: Buffer, upload: PackedUpload): Promise<Stored> {
-    return this.#once(upload, () => this.#pack(slot, upload))
+    return this.#uploads.once(upload.uploadId, () => this.#pack(slot, upload))
   }
 
   cached(name: string): Buffer | undefined {
@@ -293,7 +172,7 @@ export class FileStore implements Store {
 
   async read(name: string, file: FileNameParts, target: Buffer): Promise<Buffer | undefined> {
     const { removals } = this.#hotFiles
-    const content = await this.#found(file, this.#pathOf(file).segments.read(name, file, target))
+    const content = await this.#found(file, this.#paths.of(file).segments.read(name, file, target))
     if (content !== undefined) this.#hotFiles.keep(name, content, removals)
     return content
   }
@@ -301,21 +180,21 @@ export class FileStore implements Store {
   async open(name: string, times?: 'once'): Promise<StoredFile | undefined> {
     const parts = decodeFileName(name)
     if (parts.sizeBytes === undefined) throw notKept()
-    const path = this.#pathOf(parts)
+    const path = this.#paths.of(parts)
     const way = times === 'once' && !isCached(parts.sizeBytes) ? 'direct' : undefined
     try {
       return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32, way)
     } catch (error) {
       if ((error as DiskError).errno !== 'ENOENT') throw error
-      await checkSound(path)
+      await path.checkSound()
       return undefined
     }
   }
 
   async readSlots(file: FileNameParts, target: Uint8Array): Promise<number> {
-    const path = this.#pathOf(file)
+    const path = this.#paths.of(file)
     const count = await path.segments.readRaw(file, target)
-    if (count < target.length) await checkSound(path)
+    if (count < target.length) await path.checkSound()
     return count
   }
 
@@ -337,7 +216,7 @@ export class FileStore implements Store {
       return true
     }
     if (!(await this.has(name))) return false
-    const path = this.#pathOf(decodeFileName(name))
+    const path = this.#paths.of(decodeFileName(name))
     const deleted =
       this.#deleting.get(name) ?? this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
     this.#deleting.set(name, deleted)
@@ -352,7 +231,7 @@ export class FileStore implements Store {
   async knowsDeletion(name: string): Promise<boolean> {
     const file = decodeFileName(name)
     if (file.slot !== undefined) {
-      return (await this.#pathOf(file).segments.stateOf(name, file)) === 'deleted' || this.#isRemoved(file)
+      return (await this.#paths.of(file).segments.stateOf(name, file)) === 'deleted' || this.#isRemoved(file)
     }
     return file.storageId === this.storageId && this.#hasRecordOf(name, file)
   }
@@ -413,12 +292,12 @@ export class FileStore implements Store {
   }
 
   async measure(): Promise<readonly StorePathReport[]> {
-    await Promise.all([...this.#paths.values()].map(path => path.measure()))
+    await Promise.all(this.#paths.all.map(path => path.measure()))
     return this.storePaths
   }
 
   get storePaths(): readonly StorePathReport[] {
-    return [...this.#paths.values()].map(path => ({
+    return this.#paths.all.map(path => ({
       ...path.report,
       reusableBytes: this.#slotSpace.reusableBytes(path.index),
     }))
@@ -436,28 +315,26 @@ export class FileStore implements Store {
 
   async #lookAfterSlots(): Promise<void> {
     // It is at work in segments that may go.
-    await this.#checkpointing
-    if (await this.#slotSpace.look(this.#reach)) await this.#checkpoint({ isWanted: true })
-  }
-
-  /** How far the binlog has got. */
-  get #reach() {
-    return { given: this.#binlog.lastSequence, durable: this.#binlog.end.sequence }
+    await this.#checkpoints.settled()
+    if (await this.#slotSpace.look(this.#binlog.reach)) await this.#checkpoints.write({ isWanted: true })
   }
 
   async namesFrom(storePathIndex: number, directoryIndex: number) {
-    return this.#paths.get(storePathIndex)?.namesFrom(directoryIndex)
+    return this.#paths.byIndex.get(storePathIndex)?.namesFrom(directoryIndex)
   }
 
   isSound(file: FileNameParts): Promise<boolean> {
-    return checkSound(this.#pathOf(file)).then(
-      () => true,
-      () => false,
-    )
+    return this.#paths
+      .of(file)
+      .checkSound()
+      .then(
+        () => true,
+        () => false,
+      )
   }
 
   noteFailure(name: string, error: unknown): void {
-    this.#noteFailure(this.#pathOf(decodeFileName(name)), error)
+    this.#paths.noteFailure(this.#paths.of(decodeFileName(name)), error)
   }
 
   async close(): Promise<void> {
@@ -465,9 +342,9 @@ export class FileStore implements Store {
     await this.#looking
     await this.#binlog.close()
     // One that is under way does not know of the last records.
-    await this.#checkpointing
-    await this.#checkpoint()
-    for (const path of this.#paths.values()) await path.segments.close()
+    await this.#checkpoints.settled()
+    await this.#checkpoints.write()
+    for (const path of this.#paths.all) await path.segments.close()
   }
 
   async #create(file: IncomingFile, { extension, uploadId }: Upload): Promise<Stored> {
@@ -505,7 +382,9 @@ export class FileStore implements Store {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
     const { sizeBytes, extension, uploadId } = upload
     const slotBytes = slotBytesFor(sizeBytes)
-    const path = this.#choosePath(upload.storePathIndex, slotBytes, slotBytes)
+    const path = this.#paths.choose(upload.storePathIndex, slotBytes, ({ index }) =>
+      this.#slotSpace.hasFree(index, slotBytes),
+    )
     let stored: Stored = { name: '', sequence: 0 }
     let slot: SlotBytes | undefined
     try {
@@ -533,65 +412,18 @@ export class FileStore implements Store {
     }
   }
 
-  /** Puts the slots of a flush in their places; durable when it resolves. */
-  async #putSlots(slots: readonly SlotBytes[]): Promise<void> {
-    this.#onPhase('written')
-    this.#slotSpace.touch(slots)
-    const groups = [...groupBy(slots, ({ storePathIndex }) => storePathIndex)]
-    await allDone(
-      groups.map(([index, group]) => {
-        const path = this.#paths.get(index)!
-        path.reserve(group.reduce((sum, { bytes, reused }) => (reused ? sum : sum + bytes.length), 0))
-        return this.#guard(path, () => path.segments.put(group))
-      }),
-    )
-    this.#onPhase('synced')
-  }
-
   /** Frees the slot of an upload that failed and has no record: nobody was told of it, and no start shall find it. */
   async #takeBack(path: StorePath, name: string): Promise<void> {
     // The disk that failed may do so again. Then a start finds a file that nobody knows of, which costs its room.
     await path.segments.free(name, decodeFileName(name)).catch(ignore)
   }
 
-  /** Takes note of how far the own slots have records. */
-  #noteSlots(slots: readonly SlotBytes[]): void {
-    this.#onPhase('recorded')
-    this.#slotSpace.filled(slots)
-    for (const { storePathIndex, storageId, segmentId, offsetBytes, bytes, reused } of slots) {
-      if (storageId !== this.storageId || reused) continue
-      const last = this.#recordedSlots.get(storePathIndex)
-      // The last slots of a segment and the first of the next are written side by side.
-      if (last !== undefined && segmentId < last.segmentId) continue
-      this.#recordedSlots.set(storePathIndex, { storePathIndex, segmentId, endBytes: offsetBytes + bytes.length })
-    }
-    this.#onPhase('renamed')
-  }
-
   #tailOf(extension: string): string {
     return tailOf(extension, this.#world.random.below(10_000_000))
   }
 
-  /** Makes an upload, unless its id has a file already, or will have. */
-  #once({ uploadId }: Upload, make: () => Promise<Stored>): Promise<Stored> {
-    if (uploadId === undefined) return make()
-    // Nothing comes between looking and taking note: those who send it at the same time wait for each other.
-    const stored = this.#storedAs(this.#uploads.get(uploadId)).then(known => known ?? make())
-    this.#uploads.set(uploadId, stored)
-    return stored
-  }
-
-  /** The file of an upload, if it is there. */
-  async #storedAs(upload: Promise<Stored> | undefined): Promise<Stored | undefined> {
-    const stored = await upload?.catch(() => undefined)
-    // A name whose file is gone was taken back, or deleted: whoever sends the bytes again wants them kept.
-    return stored !== undefined && (await this.#isInPlace(stored.name, decodeFileName(stored.name)))
-      ? stored
-      : undefined
-  }
-
   async #isInPlace(name: string, file: FileNameParts): Promise<boolean> {
-    const path = this.#pathOf(file)
+    const path = this.#paths.of(file)
     if (file.slot !== undefined) return (await path.segments.stateOf(name, file)) === 'present'
     return (await this.#world.disk.stat(path.pathOf(file))) !== undefined
   }
@@ -599,7 +431,7 @@ export class FileStore implements Store {
   /** Before it may be said that a file is not there, its disk has to be there and good. */
   async #found<T>(file: FileNameParts, looked: Promise<T | undefined>): Promise<T | undefined> {
     const found = await looked
-    if (found === undefined) await checkSound(this.#pathOf(file))
+    if (found === undefined) await this.#paths.of(file).checkSound()
     return found
   }
 
@@ -608,7 +440,7 @@ export class FileStore implements Store {
     const files = shipments.map(({ content }) => content).filter(content => content instanceof IncomingFile)
     const packed = shipments.filter(({ content }) => content instanceof Uint8Array)
     const named = packed.map(({ shipped: { record, file } }) => ({ name: record.name, file, reused: record.reused }))
-    const byPath = groupBy(named, ({ file }) => this.#pathOf(file))
+    const byPath = groupBy(named, ({ file }) => this.#paths.of(file))
     await Promise.all([
       ...files.map(file => this.#seal(file)),
       ...[...byPath].map(async ([path, group]) => {
@@ -619,8 +451,8 @@ export class FileStore implements Store {
 
   /** Throws if the store path that a record is about is not there, or cannot be written to. */
   #admit({ shipped: { file, record }, content }: Shipment): void {
-    if (content instanceof Uint8Array && !record.reused) this.#choosePath(file.storePathIndex, content.length)
-    else this.#pathOf(file)
+    if (content instanceof Uint8Array && !record.reused) this.#paths.choose(file.storePathIndex, content.length)
+    else this.#paths.of(file)
   }
 
   /** Appends records of a peer, with their slots if they have some. */
@@ -635,7 +467,7 @@ export class FileStore implements Store {
   #draftOf({ shipped, content }: Shipment): RecordDraft {
     const { origin, record, file, lacksFile } = shipped
     const { name, timeMs, uploadId } = record
-    const path = this.#pathOf(file)
+    const path = this.#paths.of(file)
     const fields = { name, lacksFile, origin, uploadId, timeMs }
     if (record.op === 'D') return { op: 'd', ...fields, effect: () => this.#remove(path, name) }
     if (content instanceof IncomingFile) {
@@ -654,14 +486,19 @@ export class FileStore implements Store {
   }
 
   /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */
-  async #begin(recovered: Recovery): Promise<void> {
+  async #begin(timers: Timers, recovered: Recovery): Promise<void> {
     const all = { after: 0, until: Number.POSITIVE_INFINITY }
-    try {
-      await recordStart(this.#binlog, recovered, epoch => this.#read(epoch, all))
-      this.#begun = true
-    } catch (error) {
-      this.#log.error({ err: error }, 'the start could not be recorded')
-    }
+    await this.#slotSpace.settle()
+    const isRecorded = await recordStart(this.#binlog, recovered, epoch => this.#read(epoch, all)).then(
+      () => true,
+      error => this.#log.error({ err: error }, 'the start could not be recorded'),
+    )
+    if (isRecorded) await this.#checkpoints.begin()
+    // Not before: a start has the store to itself.
+    this.#stopTicks = [
+      timers.every(CHECKPOINT_MS, () => void this.#checkpoints.write()),
+      timers.every(this.#slotSpace.lookMs, () => void this.lookAfterSlots()),
+    ]
   }
 
   #read(epoch: number, range: SequenceRange, cursor?: BinlogCursor): AsyncGenerator<readonly ReadRecord[]> {
@@ -675,7 +512,7 @@ export class FileStore implements Store {
   async #seal(file: IncomingFile): Promise<void> {
     this.#onPhase('written')
     try {
-      await this.#guard(file.storePath, () => file.seal())
+      await this.#paths.guard(file.storePath, () => file.seal())
       this.#onPhase('synced')
     } catch (error) {
       await file.discard()
@@ -685,37 +522,13 @@ export class FileStore implements Store {
 
   #newFile(path: StorePath, expectedBytes: number): Promise<IncomingFile> {
     const token = `${this.#identity.bootCount}n${this.#tokens++}`
-    return this.#guard(path, () => IncomingFile.create(this.#world.disk, path, token, expectedBytes))
-  }
-
-  /** Chooses a store path with room for a file, or with a free slot of `slotBytes`. */
-  #choosePath(storePathIndex: number, expectedBytes: number, slotBytes = 0): StorePath {
-    const hasRoom = (path: StorePath) =>
-      path.availableBytes > expectedBytes || this.#slotSpace.hasFree(path.index, slotBytes)
-    const writable = (path: StorePath) => path.failure === undefined && hasRoom(path)
-    if (storePathIndex !== STORE_PATH_ANY) {
-      const path = this.#paths.get(storePathIndex)
-      if (path === undefined) throw new DfsError('bad_request', `there is no store path ${storePathIndex}`)
-      if (!writable(path)) throw new DfsError('no_space')
-      return path
-    }
-    const candidates = [...this.#paths.values()].filter(writable)
-    const first = candidates[0]
-    if (first === undefined) throw new DfsError('no_space')
-    if (this.#options.storePathChoice === 'round_robin') return candidates[this.#pathTurn++ % candidates.length]!
-    return candidates.reduce((best, path) => (path.availableBytes > best.availableBytes ? path : best), first)
-  }
-
-  #pathOf(parts: FileNameParts): StorePath {
-    const path = this.#paths.get(parts.storePathIndex)
-    if (path === undefined) throw new DfsError('bad_request', `there is no store path ${parts.storePathIndex} here`)
-    return path
+    return this.#paths.guard(path, () => IncomingFile.create(this.#world.disk, path, token, expectedBytes))
   }
 
   async #place(path: StorePath, token: string, name: string): Promise<void> {
     this.#onPhase('recorded')
-    this.#changes++
-    await this.#guard(path, () => placeFile(this.#world.disk, path, token, name))
+    this.#checkpoints.noteChange()
+    await this.#paths.guard(path, () => placeFile(this.#world.disk, path, token, name))
     this.#onPhase('renamed')
   }
 
@@ -735,69 +548,17 @@ export class FileStore implements Store {
 
   async #remove(path: StorePath, name: string): Promise<void> {
     this.#onPhase('recorded')
-    this.#changes++
+    this.#checkpoints.noteChange()
     const file = decodeFileName(name)
     const remove = () =>
       file.slot === undefined ? removeFile(this.#world.disk, path, name) : this.#free(path, name, file)
     // Not before: until it is gone it can be read, and kept again.
-    await this.#guard(path, remove).finally(() => this.#hotFiles.remove(name))
+    await this.#paths.guard(path, remove).finally(() => this.#hotFiles.remove(name))
     this.#onPhase('renamed')
   }
 
   async #free(path: StorePath, name: string, file: FileNameParts): Promise<void> {
     if ((await path.segments.free(name, file)) === 'file') this.#slotSpace.freed(file)
-  }
-
-  /** Does disk work for a path; an error that means a bad disk turns the path read-only. */
-  async #guard<T>(path: StorePath, work: () => Promise<T>): Promise<T> {
-    try {
-      return await work()
-    } catch (error) {
-      this.#noteFailure(path, error)
-      throw error
-    }
-  }
-
-  #noteFailure(path: StorePath, error: unknown): void {
-    if (!(error instanceof DiskError) || HARMLESS.has(error.errno) || path.failure !== undefined) return
-    path.fail(error)
-    this.#log.error({ err: error, storePath: path.index }, 'a store path failed and takes no more files')
-  }
-
-  get #hasFailedPath(): boolean {
-    return [...this.#paths.values()].some(path => path.failure !== undefined)
-  }
-
-  /** Writes a checkpoint if there is anything new, or if it `isWanted` for what else it says. */
-  async #checkpoint({ isWanted = false } = {}): Promise<void> {
-    // A path that failed keeps its records in front of the checkpoint, for the day its disk is back.
-    if (!this.#begun || this.#hasFailedPath) return
-    if (this.#binlog.end.sequence === this.#checkpointed && !isWanted) return
-    this.#checkpointing ??= this.#writeCheckpoint()
-      .catch(error => this.#log.error({ err: error }, 'no checkpoint could be written'))
-      .finally(() => {
-        this.#checkpointing = undefined
-      })
-    await this.#checkpointing
-  }
-
-  async #writeCheckpoint(): Promise<void> {
-    const { sequence, timeMs } = this.#binlog.end
-    this.#changes = 0
-    const { reopened, open } = this.#slotSpace.declare(this.#reach)
-    const slots = this.#slotEnds
-    const checkpoint = { epoch: this.epoch, sequence, timeMs, positions: this.positions, slots, reopened }
-    const catalogue = this.#slotSpace.encode(this.epoch, sequence)
-    for (const path of this.#paths.values()) {
-      if (path.failure !== undefined) throw path.failure
-      await path.syncChanges()
-    }
-    const { dataDirectory } = this.#options
-    // First: it may know more than the checkpoint does, but not less.
-    if (catalogue !== undefined) await this.#catalogue.write(this.#world.disk, dataDirectory, catalogue)
-    await writeCheckpoint(this.#world.disk, dataDirectory, checkpoint)
-    this.#checkpointed = sequence
-    open()
   }
 }
 
@@ -807,22 +568,6 @@ function notKept(): DfsError {
 
 function isNowhere(error: unknown): boolean {
   return error instanceof NotRecordedError
-}
-
-/** Throws unless the disk behind a path is there and good: only then may it be said that it does not have a file. */
-async function checkSound(path: StorePath): Promise<void> {
-  await path.checkPresent()
-  if (path.failure !== undefined) throw path.failure
-}
-
-/** Does something again and again, until the function it returns is called. */
-function every(timers: Timers, periodMs: number, work: () => void): () => void {
-  const tick = () => {
-    work()
-    cancel = timers.set(periodMs, tick)
-  }
-  let cancel = timers.set(periodMs, tick)
-  return () => cancel()
 }
 
 /** Whoever has to hear of it does so elsewhere. */

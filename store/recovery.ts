@@ -26,7 +26,7 @@ import { makeDurableDirectory } from './durable-directory.ts'
 import { cutUnfinished } from './last-flush.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeAgain, removeFile } from './placing.ts'
-import { writerOf } from './segments.ts'
+import { type FoundInSlot, writerOf } from './segments.ts'
 import { type SegmentPlace, SlotCatalogue } from './slot-catalogue.ts'
 import { SlotOrphanSearch } from './slot-orphans.ts'
 import type { Stored } from './store.ts'
@@ -173,7 +173,7 @@ export async function recover(
     previousEpoch: checkpoint.current ? undefined : await epochBefore(disk, directory, epoch),
     skipped: files.length === 0 ? 0 : BATCH_RECORDS_MAX,
     orphans: [...(await orphans.find(storePaths, end.sequence)), ...(await slotOrphans.find(storePaths))],
-    slots: await slotOrphans.settled(storePaths),
+    slots: await slotOrphans.settled(storePaths, catalogue),
     positions,
     file: last?.file,
     fileBytes: last?.bytes ?? 0,
@@ -269,7 +269,7 @@ function recount(
   catalogue: SlotCatalogue,
   record: BinlogRecord,
   { storageId, writer }: { storageId: number; writer: number },
-  freed: string | undefined,
+  freed: FoundInSlot | undefined,
 ): void {
   if (record.op === 'S') return
   const file = decodeFileName(record.name)
@@ -281,6 +281,7 @@ function recount(
 /** Whatever is known of the segments of a store path has to be counted, and those that are not known. */
 async function doubtAll(catalogue: SlotCatalogue, path: StorePath): Promise<void> {
   if (path.failure !== undefined) return
+  for (const entry of catalogue.entries) if (entry.storePathIndex === path.index) catalogue.doubt(entry)
   try {
     for (const ref of await path.segments.listAll()) catalogue.doubt({ storePathIndex: path.index, ...ref })
   } catch (error) {
@@ -295,7 +296,7 @@ async function redo(
   record: BinlogRecord,
   storePaths: ReadonlyMap<number, StorePath>,
   missing: Set<string>,
-): Promise<string | undefined> {
+): Promise<FoundInSlot | undefined> {
   if (record.op === 'S') return undefined
   const parts = decodeFileName(record.name)
   const storePath = storePaths.get(parts.storePathIndex)

@@ -164,12 +164,12 @@ export class Segments {
 
   /**
    * Frees the slot of a file, if the file is in it. Safe to repeat. Says what it found: the file, its slot free already,
-   * another file's slot, or nothing.
+   * another file's slot, nothing that is a slot, or not even the segment.
    */
-  async free(name: string, file: FileNameParts): Promise<'file' | 'free' | 'other' | 'nothing'> {
+  async free(name: string, file: FileNameParts): Promise<FoundInSlot> {
     const place = placeOf(file)
     const header = await this.#header(name, file).catch(ignoreCorrupt)
-    if (header === undefined) return 'nothing'
+    if (header === undefined) return (await this.has(place)) ? 'nothing' : 'removed'
     if (!isHeaderOf(header, file)) return 'other'
     // One that is marked already may be so in memory only.
     if (!header.isFree) await this.#use(place, false, segment => segment.markFree(place.offsetBytes))
@@ -382,6 +382,9 @@ export class Segments {
     return new SegmentFile(this.#disk, directory, file, { sizeBytes: await file.sizeBytes(), syncs: this.#syncs })
   }
 }
+
+/** What a deletion finds in the slot of its file. */
+export type FoundInSlot = 'file' | 'free' | 'other' | 'nothing' | 'removed'
 
 /** Called with each slot of a segment, in order. */
 type OnSlot = (offsetBytes: number, header: SlotHeader) => void

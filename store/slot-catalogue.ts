@@ -22,7 +22,7 @@ import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
 import { replaceFile } from '../runtime/text-file.ts'
 import type { Disk } from '../runtime/world.ts'
-import type { SegmentRef, SegmentSum, SlotBytes } from './segments.ts'
+import type { FoundInSlot, SegmentRef, SegmentSum, SlotBytes } from './segments.ts'
 import { SLOT_ALIGNMENT } from './slot.ts'
 
 const MAGIC = 0x44465343
@@ -152,6 +152,12 @@ export class SlotCatalogue {
     return this.#removed.get(keyOf(place))?.some(({ first, last }) => first <= segmentId && segmentId <= last) === true
   }
 
+  /** Ids of a source's segments on a store path: all there are, and the last of each range of those removed. */
+  lastIds(storePathIndex: number, storageId: number): number[] {
+    const key = keyOf({ storePathIndex, storageId })
+    return [...(this.#entries.get(key)?.keys() ?? []), ...(this.#removed.get(key)?.map(({ last }) => last) ?? [])]
+  }
+
   /**
    * Counts a record again that the catalogue does not know; `found` is what the deletion of its file found. `isOwn` is true
    * of slots that this life of this server gives out: only these have been counted without looking.
@@ -159,16 +165,18 @@ export class SlotCatalogue {
   redo(
     record: BinlogRecord,
     file: FileNameParts,
-    { found, isOwn }: { found: string | undefined; isOwn: boolean },
+    { found, isOwn }: { found: FoundInSlot | undefined; isOwn: boolean },
   ): void {
     const { storePathIndex, storageId, slot } = file
     const { segmentId, offsetBytes, slotBytes } = slot!
     const place = { storePathIndex, storageId: storageId!, segmentId }
     const isFirstEpoch = record.origin?.epoch === 1
     if (record.op === 'D' || record.op === 'd') {
-      if (isOwn || found === 'file' || found === 'free') this.freed(place, slotBytes)
-      const isPlain = isOwn || found === 'file' || found === 'nothing' || (found === 'free' && isFirstEpoch)
-      if (!isPlain) this.doubt(place)
+      // A slot that is damaged was not freed.
+      const isDamaged = found === 'nothing'
+      if (!isDamaged && (isOwn || found === 'file' || found === 'free')) this.freed(place, slotBytes)
+      const isPlain = isOwn || found === 'file' || found === 'removed' || (found === 'free' && isFirstEpoch)
+      if (isDamaged || !isPlain) this.doubt(place)
     } else if (record.inSlot) {
       this.#fill(place, offsetBytes, slotBytes)
       if (!isOwn && !isFirstEpoch) this.doubt(place)
@@ -284,7 +292,7 @@ function decode(bytes: Buffer, epoch: number): { catalogue: SlotCatalogue; seque
   return { catalogue, sequence: Number(bytes.readBigUInt64BE(16)) }
 }
 
-function keyOf({ storePathIndex, storageId }: SegmentPlace): number {
+function keyOf({ storePathIndex, storageId }: Pick<SegmentPlace, 'storePathIndex' | 'storageId'>): number {
   return storePathIndex * 2 ** 24 + storageId
 }
 

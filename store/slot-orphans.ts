@@ -18,7 +18,7 @@ import { DiskError } from '../runtime/world.ts'
 import type { Checkpoint, ReopenedSegment, SlotEnd } from './checkpoint.ts'
 import { nextSegmentId, writerOf } from './segments.ts'
 import { contentOf, nameOfSlot, SEGMENT_BYTES, type SlotHeader } from './slot.ts'
-import type { SegmentPlace } from './slot-catalogue.ts'
+import type { SegmentPlace, SlotCatalogue } from './slot-catalogue.ts'
 import type { StorePath } from './store-path.ts'
 
 /** From where to where no slot has a record. */
@@ -110,16 +110,17 @@ export class SlotOrphanSearch {
 
   /**
    * Where slots end now, with nothing left behind them that could be found again. Those of a store path that is not there
-   * are as they were, for the day it is back.
+   * are as they were, for the day it is back. The catalogue knows of segments that were removed since.
    */
-  async settled(storePaths: ReadonlyMap<number, StorePath>): Promise<SlotEnd[]> {
+  async settled(storePaths: ReadonlyMap<number, StorePath>, catalogue: SlotCatalogue): Promise<SlotEnd[]> {
     const ends = new Map(this.#ends)
     for (const [storePathIndex, path] of storePaths) {
       if (path.failure !== undefined) continue
-      const last = (await path.segments.list(this.#storageId, this.#writer)).at(-1)
-      const seen = this.#ends.get(storePathIndex)?.segmentId
-      const lastSeen = last === undefined ? seen : Math.max(last, seen ?? 0)
-      const segmentId = nextSegmentId(this.#writer, lastSeen) - 1
+      const there = await path.segments.list(this.#storageId, this.#writer)
+      const seen = this.#ends.get(storePathIndex)?.segmentId ?? 0
+      const known = catalogue.lastIds(storePathIndex, this.#storageId).filter(id => writerOf(id) === this.#writer)
+      const last = [...there, ...known].reduce((last, id) => Math.max(last, id), seen)
+      const segmentId = nextSegmentId(this.#writer, last === 0 ? undefined : last) - 1
       ends.set(storePathIndex, { storePathIndex, segmentId, endBytes: SEGMENT_BYTES })
     }
     return [...ends.values()]

@@ -10,7 +10,7 @@
  */
 import type { FileNameParts } from '../protocol/file-id.ts'
 import { type Clock, DiskError } from '../runtime/world.ts'
-import { BATCH_RECORDS_MAX } from './binlog.ts'
+import { BATCH_RECORDS_MAX, type BinlogReach } from './binlog.ts'
 import type { ReopenedSegment } from './checkpoint.ts'
 import { FreeSlots } from './free-slots.ts'
 import type { Recovery } from './recovery.ts'
@@ -19,6 +19,7 @@ import { SEGMENT_BYTES } from './slot.ts'
 import { type NewSlot, SlotAllocator } from './slot-allocator.ts'
 import type { SegmentEntry, SegmentPlace, SlotCatalogue } from './slot-catalogue.ts'
 import type { StorePath } from './store-path.ts'
+import type { StorePaths } from './store-paths.ts'
 
 /** How free slots come to be used again. */
 export interface ReuseOptions {
@@ -50,20 +51,13 @@ interface Declared extends ReopenedSegment {
   readonly free: FreeSlots | undefined
 }
 
-/** Where the binlog is: given out so far, and durable. */
-export interface BinlogReach {
-  readonly given: number
-  readonly durable: number
-}
-
 export class SlotSpace {
   readonly #catalogue: SlotCatalogue
   readonly #allocators: ReadonlyMap<number, SlotAllocator>
-  readonly #paths: ReadonlyMap<number, StorePath>
+  readonly #paths: StorePaths
   readonly #own: { readonly storageId: number; readonly writer: number }
   readonly #clock: Clock
   readonly #options: ReuseOptions
-  readonly #onFailure: (path: StorePath, error: DiskError) => void
   readonly #resting = new Map<number, Resting[]>()
   #declared: Declared[]
   /** As of the last look. */
@@ -80,14 +74,12 @@ export class SlotSpace {
   constructor(
     catalogue: SlotCatalogue,
     { slots, reopened, end, skipped }: Pick<Recovery, 'slots' | 'reopened' | 'end' | 'skipped'>,
-    paths: ReadonlyMap<number, StorePath>,
+    paths: StorePaths,
     own: { storageId: number; writer: number },
     clock: Clock,
     options: ReuseOptions,
-    onFailure: (path: StorePath, error: DiskError) => void,
   ) {
     this.#declared = reopened.map(segment => ({ ...segment, sinceSequence: end.sequence + skipped, free: undefined }))
-    this.#onFailure = onFailure
     this.#catalogue = catalogue
     this.#paths = paths
     this.#own = own
@@ -153,7 +145,7 @@ export class SlotSpace {
     return this.#catalogue.isRemoved({ storePathIndex, storageId: storageId!, segmentId: slot!.segmentId })
   }
 
-  /** Bytes of free slots on a store path that may be used again. */
+  /** Bytes without a file in the own segments of a store path; a hole that damage made comes back with its whole segment only. */
   reusableBytes(storePathIndex: number): number {
     return this.#catalogue.freeBytes(entry => entry.storePathIndex === storePathIndex && this.#isOwn(entry))
   }
@@ -169,7 +161,7 @@ export class SlotSpace {
   /** Segments that were removed after the catalogue had been written. */
   async #settleRemoved(): Promise<void> {
     for (const entry of this.#catalogue.entries.filter(isFree)) {
-      const path = this.#paths.get(entry.storePathIndex)
+      const path = this.#paths.byIndex.get(entry.storePathIndex)
       if (path === undefined || path.failure !== undefined) continue
       if ((await this.#guard(path, () => path.segments.has(entry))) === false) this.#catalogue.remove(entry)
     }
@@ -181,7 +173,7 @@ export class SlotSpace {
     this.#durable = reach.durable
     await this.#countDoubted(entries, reach)
     await this.#removeFree(entries)
-    for (const path of this.#paths.values()) {
+    for (const path of this.#paths.all) {
       if (path.failure === undefined && this.#allocators.has(path.index)) await this.#list(path, entries)
     }
     return this.#ripe().length > 0
@@ -208,10 +200,6 @@ export class SlotSpace {
       }
     }
     return { reopened, open }
-  }
-
-  encode(epoch: number, sequence: number): Buffer | undefined {
-    return this.#catalogue.encode(epoch, sequence)
   }
 
   /** For each store path that could do with one, the list that has rested. */
@@ -256,7 +244,7 @@ export class SlotSpace {
     const now = this.#clock.monotonicMs()
     let left = WORK_MAX
     for (const entry of entries) {
-      const path = this.#paths.get(entry.storePathIndex)
+      const path = this.#paths.byIndex.get(entry.storePathIndex)
       if (path === undefined || path.failure !== undefined || !isFree(entry) || this.#isInUse(entry)) {
         this.#freeSince.delete(entry)
         continue
@@ -289,7 +277,7 @@ export class SlotSpace {
   }
 
   async #count(entry: SegmentEntry): Promise<void> {
-    const path = this.#paths.get(entry.storePathIndex)
+    const path = this.#paths.byIndex.get(entry.storePathIndex)
     if (path === undefined || path.failure !== undefined) return
     const { changes } = entry
     const sum = await this.#guard(path, async () => (await path.segments.walk(entry)) ?? { usedBytes: 0, endBytes: 0 })
@@ -298,9 +286,8 @@ export class SlotSpace {
 
   /** Undefined if the disk fails. */
   #guard<T>(path: StorePath, work: () => Promise<T>): Promise<T | undefined> {
-    return work().catch(error => {
+    return this.#paths.guard(path, work).catch(error => {
       if (!(error instanceof DiskError)) throw error
-      this.#onFailure(path, error)
       return undefined
     })
   }

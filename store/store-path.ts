@@ -193,6 +193,12 @@ export class StorePath {
     }
   }
 
+  /** Throws unless the disk is there and good: only then may it be said that it does not have a file. */
+  async checkSound(): Promise<void> {
+    await this.checkPresent()
+    if (this.#failure !== undefined) throw this.#failure
+  }
+
   /** Looks at the disk's free space, and whether the disk is there. */
   async measure(): Promise<void> {
     try {

@@ -168,6 +168,20 @@ describe('timers', () => {
     cancelNever()
   })
 
+  it('ring again and again until they are stopped, by themselves as well', () => {
+    const stop = timers.every(10, note('tick'))
+    let rounds = 0
+    const stopItself = timers.every(15, () => {
+      if (++rounds === 2) stopItself()
+    })
+    clock.advance(35)
+    stop()
+    clock.advance(100)
+    expect(rung).deep.equal(['tick@10', 'tick@20', 'tick@30'])
+    expect(rounds).equal(2)
+    expect(timers.size).equal(0)
+  })
+
   it('sleep as long as they are told', async () => {
     let awake = false
     const sleep = timers.sleep(100).then(() => {

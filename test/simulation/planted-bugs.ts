@@ -55,7 +55,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/applied-records.js',
     find: 'const isKnown = ({ shipped }) => !isAfter(shipped.origin, last.at);',
     replace: `const isKnown = () => false;
-        const { origin, previous } = shipments[0].shipped;
+        if (shipments.length === 0) return; const { origin, previous } = shipments[0].shipped;
         if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
     seed: 73,
   },

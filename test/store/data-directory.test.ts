@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
 import { realWorld } from '../../runtime/real-world.ts'
 import type { ChildProcess } from '../../runtime/world.ts'
-import { openDirectory } from '../../store/file-store.ts'
+import { openDirectory } from '../../store/data-directory.ts'
 import { WrongIdentityError } from '../../store/identity.ts'
 import { optionsOf, rejection, Workshop } from './store-fixture.ts'
 

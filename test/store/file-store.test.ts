@@ -6,7 +6,7 @@ import { decodeFileName, encodeFileName, SIZE_WITHOUT_SALT_MIN, tailOf } from '.
 import { realWorld } from '../../runtime/real-world.ts'
 import { binlogPath } from '../../store/binlog-files.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
-import { openDirectory, raiseEpoch } from '../../store/file-store.ts'
+import { openDirectory, raiseEpoch } from '../../store/data-directory.ts'
 import { directoryIndexOf } from '../../store/placing.ts'
 import type { Store } from '../../store/store.ts'
 import { until } from '../until.ts'

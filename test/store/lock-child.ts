@@ -1,6 +1,6 @@
 /** Holds the lock of a data directory until it is killed; says on stdout how it went. For data-directory.test.ts. */
 import { realWorld } from '../../runtime/real-world.ts'
-import { openDirectory } from '../../store/file-store.ts'
+import { openDirectory } from '../../store/data-directory.ts'
 import { optionsOf } from './store-fixture.ts'
 
 try {

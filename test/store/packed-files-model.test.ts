@@ -12,12 +12,14 @@ import fc from 'fast-check'
 import { decodeRecord } from '../../protocol/binlog-record.ts'
 import { decodeFileName } from '../../protocol/file-id.ts'
 import type { FileStore } from '../../store/file-store.ts'
-import { readSlotHeader, SEGMENT_BYTES, SLOT_ALIGNMENT } from '../../store/slot.ts'
+import { readSlotHeader, SEGMENT_BYTES, SLOT_ALIGNMENT, SLOT_HEADER_BYTES } from '../../store/slot.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import { contentOf, download, type OpenStore, STORAGE_ID, upload, Workshop } from './store-fixture.ts'
 
 const MAX = 3_000
 const RUNS = 12
+/** Then shrinking ends, and what has failed is told. */
+const LIVES_MS_MAX = 60_000
 /** Some files to a segment; a slot rests for less than the second that must be over anyway. */
 const REUSE = { segmentBytes: 8_192, restMs: 100, freeBytesMin: 64 }
 const OPTIONS = { segmentFileBytesMax: MAX, reuse: REUSE }
@@ -25,6 +27,8 @@ const LINE_FEED = 0x0a
 /** A look each for what is counted, listed, rested, opened or removed. */
 const LOOKS = 4
 const LOOK_MS = 1_100
+/** Segments that a start counts before it is over, if it has to. */
+const COUNTED_AT_START = 4
 
 /** Around the ends of slots' sizes, of what is packed, and of what is not. */
 const sizes = fc.constantFrom(0, 1, 39, 40, 41, 104, 105, 999, 1_000, 1_001, 2_024, 2_025, MAX - 1, MAX, MAX + 1)
@@ -67,7 +71,10 @@ describe('a store with segments', function () {
   this.timeout(120_000)
 
   it('keeps what it acknowledged, and nothing else, through whatever life it has', async () => {
-    await fc.assert(fc.asyncProperty(fc.array(steps, { minLength: 4, maxLength: 24 }), live), { numRuns: RUNS })
+    await fc.assert(fc.asyncProperty(fc.array(steps, { minLength: 4, maxLength: 24 }), live), {
+      numRuns: RUNS,
+      interruptAfterTimeLimit: LIVES_MS_MAX,
+    })
     expect(reused, 'slots used again').to.be.above(0)
     expect(removed, 'segments removed').to.be.above(0)
   })
@@ -101,6 +108,10 @@ class Life {
   removed = 0
   readonly #files = new Map<string, Kept>()
   #directory = ''
+  /** What is free is known to the byte: a start leaves much that has to be counted for later. */
+  #isCounted = true
+  /** Slots are gone that nobody looks at, because nothing was done to them lately. */
+  #isCut = false
   #opened: OpenStore | undefined
   #seeds = 0
 
@@ -146,16 +157,16 @@ class Life {
       this.#clock.advance(LOOK_MS)
       await this.#store.lookAfterSlots()
     }
+    this.#isCounted = true
   }
 
   /** What the store says of its segments is what their headers say, to the byte. */
   async #checkSpace(): Promise<void> {
-    const directory = join(this.#workshop.path, this.#directory, 'store', 'segments', String(STORAGE_ID))
-    const ids = (await readdir(directory).catch(() => [])).sort()
+    const ids = await this.#segmentIds(this.#directory)
     let freeBytes = 0
-    for (const id of ids) freeBytes += freeBytesIn(await readFile(join(directory, id)))
+    for (const id of ids) freeBytes += freeBytesIn(await readFile(join(this.#segmentsOf(this.#directory), id)))
     const [path] = this.#store.storePaths
-    expect(path!.reusableBytes, 'bytes of free slots').to.equal(freeBytes)
+    if (this.#isCounted && !this.#isCut) expect(path!.reusableBytes, 'bytes without a file').to.equal(freeBytes)
     this.removed = [...this.#segments].filter(id => !ids.includes(String(id).padStart(10, '0'))).length
   }
 
@@ -182,10 +193,13 @@ class Life {
     await this.#opened!.close()
     await this.#cutBinlog(copy, binlogBytes)
     await this.#cutSegment(copy, segmentBytes)
+    this.#isCounted = (await this.#segmentIds(copy)).length <= COUNTED_AT_START
+    this.#isCut ||= segmentBytes > 0
     await this.start(copy)
     const { orphans } = this.#store.recovery
     for (const name of orphans) expect(this.#files.get(name)?.state, `found: ${name}`).to.be.oneOf(['kept', 'cut'])
-    if (binlogBytes === 0) expect(orphans, 'with all records in place').to.deep.equal([])
+    // Of a last flush without all its slots some records are cut: files of it that are whole get new ones.
+    if (binlogBytes + segmentBytes === 0) expect(orphans, 'with all records in place').to.deep.equal([])
     const again = await this.#workshop.open(await this.#workshop.crash(copy), OPTIONS, this.#clock)
     expect(again.store.recovery).to.deep.include({ orphans: [], tornBytes: 0, damagedLines: 0 })
     await again.close()
@@ -205,10 +219,9 @@ class Life {
 
   async #cutSegment(copy: string, bytes: number): Promise<void> {
     if (bytes === 0) return
-    const directory = join(this.#workshop.path, copy, 'store', 'segments', String(STORAGE_ID))
-    const last = (await readdir(directory).catch(() => [])).sort().at(-1)
+    const last = (await this.#segmentIds(copy)).at(-1)
     if (last === undefined) return
-    const path = join(directory, last)
+    const path = join(this.#segmentsOf(copy), last)
     const until = Math.max(0, (await stat(path)).size - bytes)
     await truncate(path, until)
     for (const [name, file] of this.#files) {
@@ -216,6 +229,14 @@ class Life {
       const isCut = slot?.segmentId === Number(last) && slot.offsetBytes + slot.slotBytes > until
       if (isCut && file.state === 'kept') file.state = 'cut'
     }
+  }
+
+  #segmentsOf(directory: string): string {
+    return join(this.#workshop.path, directory, 'store', 'segments', String(STORAGE_ID))
+  }
+
+  async #segmentIds(directory: string): Promise<string[]> {
+    return (await readdir(this.#segmentsOf(directory)).catch(() => [])).sort()
   }
 
   async #check(): Promise<void> {
@@ -244,15 +265,20 @@ class Life {
   }
 }
 
-/** Bytes of free slots in a segment. */
+/** Bytes without a file before the end of a segment's last slot; behind what is no slot, nobody knows. */
 function freeBytesIn(segment: Buffer): number {
-  let freeBytes = 0
+  let usedBytes = 0
+  let endBytes = 0
   for (let at = 0; at < segment.length; ) {
-    const header = readSlotHeader(segment.subarray(at))
-    if (header?.isFree) freeBytes += header.slotBytes
+    const head = segment.subarray(at, at + SLOT_HEADER_BYTES)
+    const header = readSlotHeader(head)
+    const isHole = head.length < SLOT_HEADER_BYTES || head.every(byte => byte === 0)
+    if (header === undefined && !isHole) return at - usedBytes
     at += header?.slotBytes ?? SLOT_ALIGNMENT
+    if (header !== undefined) endBytes = at
+    if (header?.isFree === false) usedBytes += header.slotBytes
   }
-  return freeBytes
+  return endBytes - usedBytes
 }
 
 /** The name that another file would have had in the same slot. */

@@ -6,7 +6,7 @@ import { type BinlogRecord, decodeRecord } from '../../protocol/binlog-record.ts
 import { decodeFileName } from '../../protocol/file-id.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { binlogPath } from '../../store/binlog-files.ts'
-import { openDirectory, raiseEpoch } from '../../store/file-store.ts'
+import { openDirectory, raiseEpoch } from '../../store/data-directory.ts'
 import type { Store } from '../../store/store.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import type { FaultyDisk } from './faulty-disk.ts'
