@@ -57,7 +57,10 @@ export interface BinlogRecord extends BinlogPosition {
 }
 
 const LINE =
-  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (?:-|(!)|(s|r)|t:([0-9a-z]+)) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (-|!|s|r|t:[0-9a-z]+) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+
+/** Both digits of each byte: every record is checked several times on its way. */
+const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
 
 /** Formats a record as its line, the line feed included. */
 export function encodeRecord(record: BinlogRecord): string {
@@ -81,24 +84,10 @@ export function formatRecord(
 export function decodeRecord(line: string): BinlogRecord | undefined {
   const match = line.length < RECORD_BYTES_MAX ? LINE.exec(line) : null
   if (match === null) return undefined
-  const [
-    ,
-    epoch,
-    sequence,
-    batch,
-    timeMs,
-    op,
-    name,
-    lacks,
-    slot,
-    token,
-    storageId,
-    originEpoch,
-    originSequence,
-    uploadId,
-    check,
-  ] = match
+  const [, epoch, sequence, batch, timeMs, op, name, extent, storageId, originEpoch, originSequence, uploadId, check] =
+    match
   if (checkOf(line.slice(0, -9)) !== check) return undefined
+  const isReused = extent === 'r'
   return {
     epoch: Number(epoch),
     sequence: Number(sequence),
@@ -106,10 +95,10 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
     timeMs: Number(timeMs),
     op: op as BinlogOp,
     name: name!,
-    token,
-    inSlot: slot === undefined ? undefined : true,
-    reused: slot === 'r' ? true : undefined,
-    lacksFile: lacks === undefined ? undefined : true,
+    token: extent!.startsWith('t:') ? extent!.slice(2) : undefined,
+    inSlot: isReused || extent === 's' ? true : undefined,
+    reused: isReused ? true : undefined,
+    lacksFile: extent === '!' ? true : undefined,
     origin:
       storageId === undefined
         ? undefined
@@ -124,5 +113,6 @@ export function isAfter(a: BinlogPosition, b: BinlogPosition): boolean {
 }
 
 function checkOf(text: string): string {
-  return crc32c(text).toString(16).padStart(8, '0')
+  const sum = crc32c(text)
+  return HEX[sum >>> 24]! + HEX[(sum >>> 16) & 0xff]! + HEX[(sum >>> 8) & 0xff]! + HEX[sum & 0xff]!
 }

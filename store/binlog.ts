@@ -72,7 +72,8 @@ interface Batch {
   readonly lines: readonly string[]
   readonly slots: readonly SlotBytes[]
   readonly lastSequence: number
-  /** The latest time of a record that is ours to ship. */
+  /** The last record that is ours to ship, or 0, and the latest time of one. */
+  readonly lastOwn: number
   readonly timeMs: number
 }
 
@@ -114,6 +115,7 @@ export class Binlog {
   /** The last record that is durable. */
   #durableSequence: number
   #end: BinlogEnd
+  #ownEnd: number
   #flushing: Promise<void> | undefined
   #effects: Promise<void> = Promise.resolve()
   #failure: Error | undefined
@@ -147,6 +149,7 @@ export class Binlog {
     this.#slotKeeper = at.slotKeeper
     this.epoch = at.epoch
     this.#end = at.end
+    this.#ownEnd = at.end.sequence
     this.#lastSequence = at.end.sequence + at.skipped
     this.#lastTimeMs = at.end.timeMs
     this.#durableSequence = at.lastSequence
@@ -157,6 +160,11 @@ export class Binlog {
   /** The last record that is durable and whose effect is visible. */
   get end(): BinlogEnd {
     return this.#end
+  }
+
+  /** Between here and the end lies nothing that peers get from this server. */
+  get ownEnd(): number {
+    return this.#ownEnd
   }
 
   /** The last sequence that was given to a record, or to none, and the end. */
@@ -242,6 +250,7 @@ export class Binlog {
     const lines: string[] = []
     const slots: SlotBytes[] = []
     let lastTimeMs = 0
+    let lastOwn = 0
     let lastSequence = 0
     let count = 0
     for (const { firstSequence, drafts, timeMs } of this.#queue) {
@@ -254,11 +263,14 @@ export class Binlog {
         const place = { epoch, sequence, batch: first, timeMs: recordMs }
         lines.push(formatRecord(place, { op, name, token, inSlot, reused, lacksFile, origin, uploadId }))
         if (slot !== undefined) slots.push(slot)
-        if (isShipped(draft)) lastTimeMs = Math.max(lastTimeMs, recordMs)
+        if (isShipped(draft)) {
+          lastOwn = sequence
+          lastTimeMs = Math.max(lastTimeMs, recordMs)
+        }
         lastSequence = sequence++
       }
     }
-    return { waiting: this.#queue.splice(0, count), lines, slots, lastSequence, timeMs: lastTimeMs }
+    return { waiting: this.#queue.splice(0, count), lines, slots, lastSequence, lastOwn, timeMs: lastTimeMs }
   }
 
   /** Waits while more comes with every turn: those who were answered together come again together, and go together. */
@@ -305,7 +317,7 @@ export class Binlog {
     return true
   }
 
-  async #takeEffect({ waiting, lines, slots, lastSequence, timeMs }: Batch): Promise<void> {
+  async #takeEffect({ waiting, lines, slots, lastSequence, lastOwn, timeMs }: Batch): Promise<void> {
     const failures = new Map<Waiting, Error>()
     // Names are never used twice, so within a batch it is enough that files come before they go.
     for (const isTurn of [isCreate, isDelete]) {
@@ -320,6 +332,7 @@ export class Binlog {
     if (slots.length > 0) this.#slotKeeper?.recorded(slots)
     const previous = this.#end.sequence
     this.#end = { sequence: lastSequence, timeMs: Math.max(timeMs, this.#end.timeMs) }
+    this.#ownEnd = Math.max(this.#ownEnd, lastOwn)
     for (const one of waiting) {
       const failure = failures.get(one)
       if (failure === undefined) one.resolve()

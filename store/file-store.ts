@@ -134,6 +134,10 @@ export class FileStore implements Store {
     return this.#binlog.end
   }
 
+  get ownEnd(): number {
+    return this.#binlog.ownEnd
+  }
+
   get failure(): Error | undefined {
     return this.#binlog.failure
   }

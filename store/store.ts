@@ -77,6 +77,8 @@ export interface Store {
   readonly recovery: RecoveryReport
   /** The last record that peers may have. */
   readonly end: BinlogEnd
+  /** Between here and the end lies nothing that peers get from this server. */
+  readonly ownEnd: number
   /** Why nothing can be changed any more, if so. */
   readonly failure: Error | undefined
 

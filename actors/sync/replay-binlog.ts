@@ -110,9 +110,10 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   try {
     while (read < store.end.sequence) {
       const until = store.end.sequence
-      for await (const page of store.readRecordPages({ after: read, until }, cursor)) {
+      // Each server ships its own records; what it applied for others is theirs to ship.
+      const pages = store.ownEnd > read ? store.readRecordPages({ after: read, until }, cursor) : []
+      for await (const page of pages) {
         for (const next of page) {
-          // Each server ships its own records; what it applied for others is theirs to ship.
           if (!isShipped(next.record) || run.add(next)) continue
           await shipRun()
           if (run.add(next)) continue

@@ -154,6 +154,16 @@ describe('binlog', () => {
     expect(flushes.flatMap(flush => flush.lines)).to.deep.equal(await linesOnDisk())
   })
 
+  it('knows behind which record there are only those of others', async () => {
+    expect(binlog.ownEnd).to.equal(0)
+    await append('C', 'ours')
+    const origin = { storageId: 9, epoch: 1, sequence: 7 }
+    await binlog.append(() => ({ op: 'c', name: 'theirs', origin }))
+    expect([binlog.ownEnd, binlog.end.sequence]).to.deep.equal([1, 2])
+    await append('D', 'ours')
+    expect(binlog.ownEnd).to.equal(3)
+  })
+
   it('never goes back in time, whatever the clock does, except for records of a peer', async () => {
     clock.advance(5000)
     await append('C', 'a')
