@@ -1,8 +1,9 @@
-/** The commands for files: `dfs upload`, `dfs download`, `dfs info`, `dfs rm`. */
+/** The commands for files: `dfs upload`, `dfs download`, `dfs info`, `dfs rm`, `dfs meta`. */
 import { type Command, Option } from 'commander'
 import { ACK_LEVELS } from '../protocol/ack.ts'
 import { type DownloadFlags, download } from './download.ts'
 import { info } from './info.ts'
+import { type MetaSetFlags, metaGet, metaSet } from './meta.ts'
 import { EXIT_CODES_HELP } from './output.ts'
 import { rm } from './rm.ts'
 import { type ClusterFlags, clusterCommand, withClient } from './session.ts'
@@ -75,4 +76,26 @@ export function addFileCommands(program: Command): void {
     `dfs rm group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
      xargs dfs rm < ids`,
   ).action((fileIds: string[], flags: ClusterFlags) => withClient(flags, 'rm', session => rm(session, fileIds, flags)))
+
+  const meta = program.command('meta').description('read and set the metadata of files')
+  clusterCommand(
+    meta,
+    'get <id>',
+    'print what is known of a file, name=value, one a line',
+    `dfs meta get group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
+     dfs meta get --json group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg`,
+  ).action((fileId: string, flags: ClusterFlags) =>
+    withClient(flags, fileId, session => metaGet(session, fileId, flags)),
+  )
+  clusterCommand(
+    meta,
+    'set <id> [name=value...]',
+    'set the metadata of a file in place of what it has; nothing takes all of it away',
+    `dfs meta set group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg width=1024 author=Ada
+     dfs meta set --merge group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg height=768`,
+  )
+    .option('--merge', 'keep what is set under other names')
+    .action((fileId: string, records: string[], flags: MetaSetFlags) =>
+      withClient(flags, fileId, session => metaSet(session, fileId, records, flags)),
+    )
 }

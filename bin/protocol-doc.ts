@@ -62,6 +62,18 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     reply: FILE,
   },
   deleteFile: { to: 'storage', about: 'Deletes a file.', request: FILE, reply: 'empty' },
+  setMetadata: {
+    to: 'storage',
+    about: 'Sets the metadata of a file, in place of what it had or merged into it.',
+    request: `length of the name 8, of the metadata 8, \`O\` or \`M\` 1, ${FILE}, metadata`,
+    reply: 'empty',
+  },
+  getMetadata: {
+    to: 'storage',
+    about: 'The metadata of a file; ENOENT to a FastDFS client if it has none.',
+    request: FILE,
+    reply: 'name, 2, value, 1, name, 2, value ..., sorted by name',
+  },
   downloadFile: {
     to: 'storage',
     about: 'Reads a file or a range of it.',

@@ -10,6 +10,7 @@ import {
   type UploadHead,
   writeDownload,
   writeGroupAndName,
+  writeSetMetadata,
   writeUploadFields,
   writeUploadHead,
   writeUploadStream,
@@ -18,6 +19,7 @@ import { DfsError, toDfsError } from '../protocol/errors.ts'
 import { decodeFileName, extensionOf, formatFileId, isExtension, parseFileId } from '../protocol/file-id.ts'
 import { COMMANDS } from '../protocol/frame.ts'
 import type { ReplyOf } from '../protocol/message.ts'
+import { metadataOf, readMetadata, textsOf, writeMetadata } from '../protocol/metadata.ts'
 import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
 import { type ServerAddress, trackerLocate, trackerStatus } from '../protocol/tracker-messages.ts'
 import type { Bus } from '../runtime/bus.ts'
@@ -263,6 +265,37 @@ export class Client {
         throw error
       }
     })
+  }
+
+  /**
+   * Sets the metadata of a file: names of up to 64 bytes and values of up to 256, in place of what was set before, or merged
+   * into it. Rejects with `not_found` if the file is not there.
+   */
+  async setMetadata(
+    fileId: string,
+    metadata: Readonly<Record<string, string>>,
+    options: RequestOptions & { merge?: boolean | undefined } = {},
+  ): Promise<void> {
+    const fields = {
+      ...parseFileId(fileId),
+      metadata: writeMetadata(metadataOf(metadata)),
+      merges: options.merge === true,
+    }
+    const body = writeSetMetadata(fields)
+    await this.#retry(options, async () => {
+      const servers = await this.#routes.forUpdate(fileId)
+      await this.#onFirst(servers, client => client.request(COMMANDS.setMetadata, body))
+    })
+  }
+
+  /** The metadata of a file, empty if none was set; rejects with `not_found` if the file is not there. */
+  async getMetadata(fileId: string, options: RequestOptions = {}): Promise<Record<string, string>> {
+    const id = parseFileId(fileId)
+    const body = writeGroupAndName(id.group, id.name)
+    const answer = await this.#retry(options, () =>
+      this.#onReaders(fileId, client => client.request(COMMANDS.getMetadata, body)),
+    )
+    return textsOf(readMetadata(answer))
   }
 
   /** The cluster as a tracker sees it. */

@@ -10,7 +10,8 @@
  *     batch     one more than the sequence of the last record that was durable when this one was written: it is what
  *               tells a torn, never acknowledged end from damage to something acknowledged
  *     timeMs    the source's clock, never decreasing over one source's records
- *     op        C create, D delete; lower case: applied from a peer (FastDFS's letters); S the server has started
+ *     op        C create, D delete, U metadata is set; lower case: applied from a peer (FastDFS's letters); S the server
+ *               has started
  *     name      the file name, without the group; `-` for S
  *     extent    where the bytes are: `t:<token>` in a temporary file, `s` in the slot that the name says, `r` the same where
  *               another file was before, `-` for none, `!` for a file that the source could not read and this member goes
@@ -26,7 +27,7 @@ import { crc32c } from '@node-rs/crc32'
 /** A name has up to 127 bytes, all numbers together under 150, the upload id 32: the rest is room for later fields. */
 export const RECORD_BYTES_MAX = 512
 
-export type BinlogOp = 'C' | 'D' | 'c' | 'd' | 'S'
+export type BinlogOp = 'C' | 'D' | 'U' | 'c' | 'd' | 'u' | 'S'
 
 /** Where a record stands in the binlog of one source. */
 export interface BinlogPosition {
@@ -57,7 +58,7 @@ export interface BinlogRecord extends BinlogPosition {
 }
 
 const LINE =
-  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDScd]) (\S+) (-|!|s|r|t:[0-9a-z]+) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDSUcdu]) (\S+) (-|!|s|r|t:[0-9a-z]+) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
 
 /** Both digits of each byte: every record is checked several times on its way. */
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))

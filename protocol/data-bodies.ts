@@ -6,6 +6,7 @@ import { ACK_LEVELS, ACK_TIMEOUT_MS_MAX, type AckLevel, type Receipt } from './a
 import { DfsError } from './errors.ts'
 import { GROUP_NAME_BYTES, isExtension } from './file-id.ts'
 import { readInt64, readString, writeInt64, writeString } from './frame.ts'
+import { METADATA_BYTES_MAX } from './metadata.ts'
 
 const IPV4_BYTES = 15
 const IPV6_BYTES = 45
@@ -24,6 +25,10 @@ export const RECEIPT_BYTES = 22
 export const DOWNLOAD_FIXED_BYTES = 16
 /** The longest body of a query: group 16 and name, with FastDFS's limit of names. */
 export const NAME_BODY_BYTES_MAX = GROUP_NAME_BYTES + 127
+
+/** `setMetadata` 13: length of the name 8, of the metadata 8, how 1 (`O` in place of, `M` merged), group 16, name, metadata. */
+export const SET_METADATA_FIXED_BYTES = 8 + 8 + 1 + GROUP_NAME_BYTES
+export const SET_METADATA_BYTES_MAX = SET_METADATA_FIXED_BYTES + 127 + METADATA_BYTES_MAX
 
 export interface UploadFields {
   readonly storePathIndex: number
@@ -125,6 +130,40 @@ export function writeGroupAndName(group: string, name: string): Buffer {
   writeString(buffer, group, 0, GROUP_NAME_BYTES)
   writeString(buffer, name, GROUP_NAME_BYTES, name.length)
   return buffer
+}
+
+/** Whose metadata is to be what, or to have what as well. */
+export interface SetMetadataFields {
+  readonly group: string
+  readonly name: string
+  readonly metadata: Buffer
+  readonly merges: boolean
+}
+
+/** Reads the body of `setMetadata`. Throws `bad_request`. */
+export function readSetMetadata(buffer: Buffer): SetMetadataFields {
+  const nameBytes = readInt64(buffer, 0)
+  const metadataBytes = readInt64(buffer, 8)
+  const how = String.fromCharCode(buffer[16]!)
+  const metadataAt = SET_METADATA_FIXED_BYTES + nameBytes
+  if (nameBytes <= 0 || metadataBytes < 0 || metadataAt + metadataBytes !== buffer.length)
+    throw new DfsError('bad_request', 'the lengths of name and metadata are not those of the body')
+  if (how !== 'O' && how !== 'M') throw new DfsError('bad_request', 'metadata is set by O, or merged by M')
+  return {
+    group: readString(buffer, 17, GROUP_NAME_BYTES),
+    name: buffer.toString('latin1', SET_METADATA_FIXED_BYTES, metadataAt),
+    metadata: buffer.subarray(metadataAt),
+    merges: how === 'M',
+  }
+}
+
+export function writeSetMetadata({ group, name, metadata, merges }: SetMetadataFields): Buffer {
+  const fixed = Buffer.alloc(SET_METADATA_FIXED_BYTES)
+  writeInt64(fixed, name.length, 0)
+  writeInt64(fixed, metadata.length, 8)
+  fixed.write(merges ? 'M' : 'O', 16, 'latin1')
+  writeString(fixed, group, 17, GROUP_NAME_BYTES)
+  return Buffer.concat([fixed, Buffer.from(name, 'latin1'), metadata])
 }
 
 /** Reads the body of `downloadFile`. */

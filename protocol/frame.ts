@@ -17,7 +17,9 @@ export const HEADER_BYTES = 10
 export const COMMANDS = {
   uploadFile: 11,
   deleteFile: 12,
+  setMetadata: 13,
   downloadFile: 14,
+  getMetadata: 15,
   queryFileInfo: 22,
   quit: 82,
   reply: 100,

@@ -7,12 +7,12 @@
  * A slot that is used again waits for what was there before: records in front of it that are about the same slot are durable,
  * and their effects visible, before it is looked at.
  */
-import type { BinlogPosition } from '../protocol/binlog-record.ts'
-import { isAfter } from '../protocol/binlog-record.ts'
+import { type BinlogOp, type BinlogPosition, isAfter } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import type { SourcePosition } from '../protocol/storage-messages.ts'
 import { allDone } from './all-done.ts'
 import { IncomingFile } from './incoming-file.ts'
+import { IncomingMetadata } from './metadata-file.ts'
 import { positionAfter } from './recovery.ts'
 import type { Shipment, ShippedRecord } from './store.ts'
 
@@ -25,6 +25,9 @@ export interface Applier {
   /** Gives admitted records to the binlog; resolves when they are durable and their effects visible. */
   append(shipments: readonly Shipment[]): Promise<unknown>
 }
+
+/** What a source ships of its own. */
+const SHIPPED_OPS: ReadonlySet<BinlogOp> = new Set(['C', 'D', 'U'])
 
 const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }
 
@@ -160,12 +163,12 @@ export class AppliedRecords {
 
 /** Throws away what came with a record that is not applied. */
 export async function discard({ content }: Shipment): Promise<void> {
-  if (content instanceof IncomingFile) await content.discard()
+  if (content instanceof IncomingFile || content instanceof IncomingMetadata) await content.discard()
 }
 
 /** Where a source's records have got to with one more. Throws `bad_request` unless it is one that follows. */
 function expectNext(last: BinlogPosition, { origin, previous, record }: ShippedRecord): BinlogPosition {
-  if (record.op !== 'C' && record.op !== 'D') throw new DfsError('bad_request', 'a source ships its own records only')
+  if (!SHIPPED_OPS.has(record.op)) throw new DfsError('bad_request', 'a source ships its own records only')
   const expected = origin.epoch === last.epoch ? last.sequence : 0
   if (previous === expected) return origin
   const found = `record ${origin.sequence} follows ${previous}, but ${expected} is the last one here`

@@ -319,16 +319,19 @@ export class Binlog {
 
   async #takeEffect({ waiting, lines, slots, lastSequence, lastOwn, timeMs }: Batch): Promise<void> {
     const failures = new Map<Waiting, Error>()
-    // Names are never used twice, so within a batch it is enough that files come before they go.
-    for (const isTurn of [isCreate, isDelete]) {
-      const begun: Promise<void>[] = []
-      for (const one of waiting) {
-        for (const { op, effect } of one.drafts) {
-          if (effect !== undefined && isTurn(op)) begun.push(effect().catch(error => void failures.set(one, error)))
-        }
+    // Effects on one name keep their order; all others go at the same time.
+    const turns = new Map<string, Promise<void>>()
+    for (const one of waiting) {
+      for (const { name, effect } of one.drafts) {
+        if (effect === undefined) continue
+        const done = turns.get(name)?.then(effect) ?? effect()
+        turns.set(
+          name,
+          done.catch(error => void failures.set(one, error)),
+        )
       }
-      if (begun.length > 0) await Promise.all(begun)
     }
+    if (turns.size > 0) await Promise.all(turns.values())
     if (slots.length > 0) this.#slotKeeper?.recorded(slots)
     const previous = this.#end.sequence
     this.#end = { sequence: lastSequence, timeMs: Math.max(timeMs, this.#end.timeMs) }
@@ -366,14 +369,6 @@ function notRecorded(cause: Error): NotRecordedError {
 /** Whether a record is one that peers get from here. */
 export function isShipped({ origin, op }: { op: BinlogOp; origin?: RecordOrigin | undefined }): boolean {
   return origin === undefined && op !== 'S'
-}
-
-function isDelete(op: BinlogOp): boolean {
-  return op === 'D' || op === 'd'
-}
-
-function isCreate(op: BinlogOp): boolean {
-  return !isDelete(op)
 }
 
 function readOnly(cause: Error): DfsError {

@@ -1,6 +1,7 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
 import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, tailOf } from '../protocol/file-id.ts'
+import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
@@ -15,6 +16,7 @@ import { groupBy } from './group-by.ts'
 import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
 import { IncomingFile, isCached } from './incoming-file.ts'
+import { encodeMetadata, IncomingMetadata, placeMetadata, readMetadataFile, removeMetadata } from './metadata-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
@@ -24,7 +26,7 @@ import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './s
 import { REUSE, SlotSpace } from './slot-space.ts'
 import { SlotWriter } from './slot-writer.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type { PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
+import type { ChangeMetadata, PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
 import type { StoreOptions } from './store-options.ts'
 import type { StorePath } from './store-path.ts'
 import { StorePaths } from './store-paths.ts'
@@ -49,8 +51,9 @@ export class FileStore implements Store {
   readonly #hotFiles: HotFiles
   readonly #slotSpace: SlotSpace
   readonly #checkpoints: Checkpoints
-  /** Files of ours that are being deleted. */
-  readonly #deleting = new Map<string, Promise<unknown>>()
+  /** Files of ours that are being changed, and the last change of each; those that are being deleted. */
+  readonly #changing = new Map<string, Promise<unknown>>()
+  readonly #deleting = new Map<string, Promise<boolean>>()
   readonly #applied: AppliedRecords
   #stopTicks: readonly Cancel[] = []
   #tokens = 0
@@ -213,23 +216,60 @@ export class FileStore implements Store {
   }
 
   async delete(name: string): Promise<boolean> {
-    const before = this.#deleting.get(name)
     // Two at once are one: a file is deleted only once.
-    if (before !== undefined) {
-      await before
-      return true
-    }
-    if (!(await this.has(name))) return false
-    const path = this.#paths.of(decodeFileName(name))
-    const deleted =
-      this.#deleting.get(name) ?? this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
+    const deleted = this.#deleting.get(name) ?? this.#alone(name, () => this.#delete(name))
     this.#deleting.set(name, deleted)
     try {
-      await deleted
+      return await deleted
     } finally {
       this.#deleting.delete(name)
     }
+  }
+
+  async #delete(name: string): Promise<boolean> {
+    if (!(await this.has(name))) return false
+    const path = this.#paths.of(decodeFileName(name))
+    await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
     return true
+  }
+
+  readMetadata(file: FileNameParts): Promise<Buffer | undefined> {
+    return readMetadataFile(this.#world.disk, this.#paths.of(file), file)
+  }
+
+  changeMetadata(name: string, change: ChangeMetadata): Promise<boolean> {
+    return this.#alone(name, async () => {
+      if (!(await this.has(name))) return false
+      const file = decodeFileName(name)
+      const metadata = await this.receiveMetadata(file, await change(() => this.readMetadata(file)))
+      const { storePath, token } = metadata
+      const effect = () => this.#placeMetadata(storePath, file, token)
+      await this.#binlog
+        .append(() => ({ op: 'U', name, token, effect }))
+        .catch(async error => {
+          if (isNowhere(error)) await metadata.discard()
+          throw error
+        })
+      return true
+    })
+  }
+
+  async receiveMetadata(file: FileNameParts, metadata: Buffer): Promise<IncomingMetadata> {
+    if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
+    if (metadata.length > METADATA_BYTES_MAX) throw new DfsError('too_large', 'this is too much metadata for a file')
+    const bytes = encodeMetadata(metadata)
+    const path = this.#paths.choose(file.storePathIndex, bytes.length)
+    return this.#paths.guard(path, () => IncomingMetadata.write(this.#world.disk, path, this.#newToken(), bytes))
+  }
+
+  /** Changes of one file are one after another: what is set on it comes before it is deleted, or not at all. */
+  #alone<T>(name: string, change: () => Promise<T>): Promise<T> {
+    const changed = this.#changing.get(name)?.then(change, change) ?? change()
+    const turn = changed.finally(() => {
+      if (this.#changing.get(name) === turn) this.#changing.delete(name)
+    })
+    this.#changing.set(name, turn)
+    return turn
   }
 
   async knowsDeletion(name: string): Promise<boolean> {
@@ -478,7 +518,11 @@ export class FileStore implements Store {
       const { token } = content
       return { op: 'c', ...fields, token, effect: () => this.#place(path, token, name) }
     }
-    if (content === undefined) return { op: 'c', ...fields }
+    if (content instanceof IncomingMetadata) {
+      const { token } = content
+      return { op: 'u', ...fields, token, effect: () => this.#placeMetadata(path, file, token) }
+    }
+    if (content === undefined) return { op: record.op === 'U' ? 'u' : 'c', ...fields }
     const { storePathIndex, storageId, slot } = file
     return {
       op: 'c',
@@ -525,8 +569,18 @@ export class FileStore implements Store {
   }
 
   #newFile(path: StorePath, expectedBytes: number): Promise<IncomingFile> {
-    const token = `${this.#identity.bootCount}n${this.#tokens++}`
-    return this.#paths.guard(path, () => IncomingFile.create(this.#world.disk, path, token, expectedBytes))
+    return this.#paths.guard(path, () => IncomingFile.create(this.#world.disk, path, this.#newToken(), expectedBytes))
+  }
+
+  #newToken(): string {
+    return `${this.#identity.bootCount}n${this.#tokens++}`
+  }
+
+  async #placeMetadata(path: StorePath, file: FileNameParts, token: string): Promise<void> {
+    this.#onPhase('recorded')
+    this.#checkpoints.noteChange()
+    await this.#paths.guard(path, () => placeMetadata(this.#world.disk, path, file, token))
+    this.#onPhase('renamed')
   }
 
   async #place(path: StorePath, token: string, name: string): Promise<void> {
@@ -554,8 +608,9 @@ export class FileStore implements Store {
     this.#onPhase('recorded')
     this.#checkpoints.noteChange()
     const file = decodeFileName(name)
-    const remove = () =>
-      file.slot === undefined ? removeFile(this.#world.disk, path, name) : this.#free(path, name, file)
+    const { disk } = this.#world
+    const removeContent = () => (file.slot === undefined ? removeFile(disk, path, name) : this.#free(path, name, file))
+    const remove = () => allDone([removeContent(), removeMetadata(disk, path, file)])
     // Not before: until it is gone it can be read, and kept again.
     await this.#paths.guard(path, remove).finally(() => this.#hotFiles.remove(name))
     this.#onPhase('renamed')

@@ -5,6 +5,7 @@ import type { SourcePosition, StorePathReport } from '../protocol/storage-messag
 import type { BinlogEnd, Flush } from './binlog.ts'
 import type { BinlogCursor, ReadRecord, SequenceRange } from './binlog-reader.ts'
 import type { IncomingFile } from './incoming-file.ts'
+import type { IncomingMetadata } from './metadata-file.ts'
 import type { Recovery } from './recovery.ts'
 import type { SourceLife } from './source-lives.ts'
 import type { StoredFile } from './stored-file.ts'
@@ -38,8 +39,8 @@ export interface ShippedRecord {
   readonly lacksFile?: boolean
 }
 
-/** What comes with a record: a file of its own, a checked slot, or nothing. */
-export type ShippedContent = IncomingFile | Uint8Array | undefined
+/** What comes with a record: a file of its own, a checked slot, metadata, or nothing. */
+export type ShippedContent = IncomingFile | Uint8Array | IncomingMetadata | undefined
 
 /** A record and what comes with it. */
 export interface Shipment {
@@ -66,6 +67,9 @@ export interface PackedUpload extends Upload {
   readonly sizeBytes: number
   readonly crc32: number
 }
+
+/** Makes new metadata; `before` reads what there is. */
+export type ChangeMetadata = (before: () => Promise<Buffer | undefined>) => Promise<Buffer>
 
 /** Every failure is a DfsError or a DiskError. */
 export interface Store {
@@ -108,6 +112,12 @@ export interface Store {
   has(name: string): Promise<boolean>
   /** Deletes a file of this source; false if it is not here. */
   delete(name: string): Promise<boolean>
+  /** The metadata of a file as it lies here; undefined if there is none. */
+  readMetadata(file: FileNameParts): Promise<Buffer | undefined>
+  /** Replaces the metadata of a file of this source by what `change` makes of it; false if the file is not here. */
+  changeMetadata(name: string, change: ChangeMetadata): Promise<boolean>
+  /** Makes metadata of a peer's file durable, before its record is applied. */
+  receiveMetadata(file: FileNameParts, metadata: Buffer): Promise<IncomingMetadata>
 
   /**
    * Whether it is known here that a file which is not here was deleted: its slot says so, or this is its source and the

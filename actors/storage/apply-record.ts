@@ -15,6 +15,7 @@ import { FrameCutError } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { SocketError } from '../../runtime/world.ts'
 import { checkContent, type IncomingFile } from '../../store/incoming-file.ts'
+import { decodeMetadata, METADATA_FILE_BYTES_MAX } from '../../store/metadata-file.ts'
 import { SLOT_BYTES_MAX, stateOf } from '../../store/slot.ts'
 import type { Shipment, ShippedRecord } from '../../store/store.ts'
 import { admitFile, type PortContext } from './port-context.ts'
@@ -52,10 +53,13 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const shipped = admitRecord(line, fields)
   const parts = shipped.file
 
-  if (fields.content !== 'file') {
+  if (fields.content !== 'file' || shipped.record.op === 'U') {
     await partials.take(shipped, 0)
+    const metadata = fields.content === 'file' ? await receiveMetadata(context, request, shipped) : undefined
+    // The order of records is the order of these calls: the next request is read only after this one.
+    const applied = store.apply([{ shipped, content: metadata }])
     request.bodyTaken()
-    await store.apply([{ shipped, content: undefined }])
+    await applied
     counts.applied++
     return { status: 0 }
   }
@@ -72,6 +76,13 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   counts.applied++
   counts.appliedBytes += sizeBytes
   return { status: 0 }
+}
+
+async function receiveMetadata({ store }: PortContext, { body }: FrameRequest, { file, record }: ShippedRecord) {
+  if (body.bodyLeft > METADATA_FILE_BYTES_MAX) throw new DfsError('too_large', 'no file has so much metadata')
+  const metadata = decodeMetadata(await body.bytes(body.bodyLeft))
+  if (metadata === undefined) throw new DfsError('digest_mismatch', `the metadata of ${record.name} is damaged`)
+  return store.receiveMetadata(file, metadata)
 }
 
 /** Receives and checks a file, or the rest of it. What a connection that breaks off leaves is kept for the next one. */

@@ -4,7 +4,7 @@ import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
-import { admitName, connectPeer, type PortContext } from './port-context.ts'
+import { admitName, askSource, type PortContext } from './port-context.ts'
 
 /** FastDFS's delete, 12. */
 export async function deleteFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -22,14 +22,8 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
     context.counts.deletes++
     return { status: 0, ...context.acknowledged }
   }
-  const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
-  // A peer that asks takes us for the source; sending it on could go round for ever.
-  if (source === undefined || request.connection.role === 'peer') {
-    throw new DfsError('unavailable', 'the source of this file, which orders its changes, is not known here')
-  }
-  const client = await connectPeer(context, source)
-  await client.request(COMMANDS.deleteFile, writeGroupAndName(id.group, id.name))
-  context.counts.forwarded++
+  const body = writeGroupAndName(id.group, id.name)
+  await askSource(context, request, parts, client => client.request(COMMANDS.deleteFile, body))
   return { status: 0 }
 }
 

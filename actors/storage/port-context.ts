@@ -5,7 +5,7 @@ import { decodeFileName, type FileNameParts } from '../../protocol/file-id.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
-import type { FrameReply } from '../../runtime/frame-server.ts'
+import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Log } from '../../runtime/log.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import type { PartialFiles } from '../../store/partial-files.ts'
@@ -79,4 +79,23 @@ export function admitFile(name: string): FileNameParts {
 /** A connection to a peer. Rejects with `unavailable`. */
 export function connectPeer(context: PortContext, peer: Peer): Promise<FrameClient> {
   return context.pool.connection({ host: peer.ip, port: peer.port })
+}
+
+/**
+ * Passes a change on to the source of a file, which orders the changes of its files. Rejects with `unavailable` if it is
+ * not known, or cannot be reached.
+ */
+export async function askSource<T>(
+  context: PortContext,
+  request: FrameRequest,
+  { storageId }: FileNameParts,
+  ask: (client: FrameClient) => Promise<T>,
+): Promise<T> {
+  const source = storageId === undefined ? undefined : context.peers().get(storageId)
+  // A peer that asks takes us for the source; sending it on could go round for ever.
+  if (source === undefined || request.connection.role === 'peer')
+    throw new DfsError('unavailable', 'the source of this file, which orders its changes, is not known here')
+  const answer = await ask(await connectPeer(context, source))
+  context.counts.forwarded++
+  return answer
 }

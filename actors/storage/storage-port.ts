@@ -7,6 +7,7 @@ import { DiskError, isFull } from '../../runtime/world.ts'
 import { syncPosition, syncRecord, syncRun } from './apply-record.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
+import { getMetadata, setMetadata } from './metadata.ts'
 import type { PortContext } from './port-context.ts'
 import { queryFileInfo } from './query-file-info.ts'
 import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
@@ -31,6 +32,10 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return deleteFile(context, request)
       case COMMANDS.queryFileInfo:
         return queryFileInfo(context, request)
+      case COMMANDS.setMetadata:
+        return setMetadata(context, request)
+      case COMMANDS.getMetadata:
+        return getMetadata(context, request)
       case COMMANDS.activeTest:
         return { status: 0 }
       case COMMANDS.quit:

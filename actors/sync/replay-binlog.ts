@@ -1,5 +1,6 @@
 /** Ships one source's records, with their files, to one peer: from where the peer stands to where the binlog ends. */
 import { DfsError } from '../../protocol/errors.ts'
+import { decodeFileName } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import {
@@ -16,6 +17,7 @@ import { DiskError } from '../../runtime/world.ts'
 import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
+import { encodeMetadata } from '../../store/metadata-file.ts'
 import { readPieces } from '../../store/read-pieces.ts'
 import type { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
@@ -117,7 +119,9 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
           if (!isShipped(next.record) || run.add(next)) continue
           await shipRun()
           if (run.add(next)) continue
-          const { done } = await shipFile(context, client, next, shipped, partial)
+          const { done } = await (next.record.op === 'U'
+            ? shipMetadata(context, client, next, shipped)
+            : shipFile(context, client, next, shipped, partial))
           await note(next.record.sequence, 1, done)
         }
       }
@@ -187,6 +191,23 @@ async function shipFile(
   const bytes = head.length + file.sizeBytes - offset
   const source: BodySource = send => sendFile(context, record.name, file, offset, head, send)
   return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
+}
+
+/** Ships the record of metadata with what it is now: nothing if its file is gone, and left out if it is damaged. */
+async function shipMetadata(
+  { store, onCorruption }: ReplayContext,
+  client: FrameClient,
+  { record, line }: ReadRecord,
+  previous: number,
+): Promise<{ done: Promise<unknown> }> {
+  const metadata = await store.readMetadata(decodeFileName(record.name)).catch(error => {
+    if (!isCorrupt(error)) throw error
+    onCorruption(record.name)
+  })
+  const content = metadata === undefined ? 'none' : 'file'
+  const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset: 0 }, line)
+  const body = metadata === undefined ? head : Buffer.concat([head, encodeMetadata(metadata)])
+  return { done: client.request(COMMANDS.syncRecord, body) }
 }
 
 /** How many bytes of a file need not be sent; none if what is there cannot be compared. */
