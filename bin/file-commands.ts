@@ -1,4 +1,4 @@
-/** The commands for files: `dfs upload`, `dfs download`, `dfs info`, `dfs rm`, `dfs meta`. */
+/** The commands for files: `dfs upload`, `dfs download`, `dfs info`, `dfs rm`, `dfs slave`, `dfs meta`. */
 import { type Command, Option } from 'commander'
 import { ACK_LEVELS } from '../protocol/ack.ts'
 import { type DownloadFlags, download } from './download.ts'
@@ -8,6 +8,7 @@ import { EXIT_CODES_HELP } from './output.ts'
 import { rm } from './rm.ts'
 import { type ClusterFlags, clusterCommand, withClient } from './session.ts'
 import { parseNumber } from './sizes.ts'
+import { type SlaveFlags, slave } from './slave.ts'
 import { type UploadFlags, upload } from './upload.ts'
 
 const BYTES = parseNumber(0, Number.MAX_SAFE_INTEGER)
@@ -76,6 +77,18 @@ export function addFileCommands(program: Command): void {
     `dfs rm group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
      xargs dfs rm < ids`,
   ).action((fileIds: string[], flags: ClusterFlags) => withClient(flags, 'rm', session => rm(session, fileIds, flags)))
+
+  clusterCommand(
+    program,
+    'slave <id> <file>',
+    'store another version of a file under its id and a prefix, and print its id',
+    `dfs slave group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg small.jpg --prefix _150x150`,
+  )
+    .requiredOption('--prefix <text>', "what comes between the master's name and the extension, up to 16 characters")
+    .option('--ext <extension>', 'extension that the id gets, up to 6 characters (default: that of the file)')
+    .action((masterId: string, path: string, flags: SlaveFlags) =>
+      withClient(flags, path, session => slave(session, masterId, path, flags)),
+    )
 
   const meta = program.command('meta').description('read and set the metadata of files')
   clusterCommand(

@@ -80,6 +80,13 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     request: `offset 8, bytes 8 (0: to the end), ${FILE}`,
     reply: 'content',
   },
+  uploadSlave: {
+    to: 'storage',
+    about:
+      'Stores a file under the name of its master, with a prefix and an extension of its own; EEXIST if it is there.',
+    request: "length of the master's name 8, size 8, prefix 16, extension 6, the master's name, content",
+    reply: FILE,
+  },
   queryFileInfo: {
     to: 'storage',
     about: 'What is known of a file.',

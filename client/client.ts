@@ -11,19 +11,27 @@ import {
   writeDownload,
   writeGroupAndName,
   writeSetMetadata,
+  writeSlave,
   writeUploadFields,
   writeUploadHead,
   writeUploadStream,
 } from '../protocol/data-bodies.ts'
 import { DfsError, toDfsError } from '../protocol/errors.ts'
-import { decodeFileName, extensionOf, formatFileId, isExtension, parseFileId } from '../protocol/file-id.ts'
+import {
+  decodeFileName,
+  extensionOf,
+  formatFileId,
+  isExtension,
+  parseFileId,
+  slaveNameOf,
+} from '../protocol/file-id.ts'
 import { COMMANDS } from '../protocol/frame.ts'
 import type { ReplyOf } from '../protocol/message.ts'
 import { metadataOf, readMetadata, textsOf, writeMetadata } from '../protocol/metadata.ts'
 import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
 import { type ServerAddress, trackerLocate, trackerStatus } from '../protocol/tracker-messages.ts'
 import type { Bus } from '../runtime/bus.ts'
-import { type FrameClient, receiveWhole } from '../runtime/frame-client.ts'
+import { type BodySource, type FrameClient, receiveWhole } from '../runtime/frame-client.ts'
 import { FramePool } from '../runtime/frame-pool.ts'
 import type { Timers } from '../runtime/timers.ts'
 import type { World } from '../runtime/world.ts'
@@ -265,6 +273,58 @@ export class Client {
         throw error
       }
     })
+  }
+
+  /**
+   * Stores a slave file: one more version of a file, such as a thumbnail, whose id is that of its master with a prefix, of up
+   * to 16 characters, and an extension of its own. Rejects with `already_exists` if there is one. The input has to have a
+   * known size.
+   */
+  async uploadSlave(
+    masterId: string,
+    input: UploadInput,
+    options: TransferOptions & { prefix: string; extension?: string | undefined },
+  ): Promise<FileFacts> {
+    const { group, name: masterName } = parseFileId(masterId)
+    const extension = options.extension ?? (typeof input === 'string' ? extensionOf(input) : '')
+    const fileId = formatFileId({ group, name: slaveNameOf(masterName, options.prefix, extension) })
+    const source = await openSource(this.#world.disk, input)
+    try {
+      const { sizeBytes } = source
+      if (sizeBytes === undefined)
+        throw new LocalError('the size of a slave file has to be known', { cause: undefined })
+      const head = writeSlave({ sizeBytes, prefix: options.prefix, extension }, masterName)
+      let sent: { crc32: number } | undefined
+      await this.#retry({ ...options, isRepeatable: () => source.repeatable }, async count => {
+        const servers = await this.#routes.forUpdate(masterId)
+        const send = (client: FrameClient) => {
+          const sendAll: BodySource = async pass => {
+            await pass([head])
+            sent = await source.send(piece => {
+              options.signal?.throwIfAborted()
+              return pass([piece])
+            })
+          }
+          return client.exchange(COMMANDS.uploadSlave, head.length + sizeBytes, sendAll, receiveWhole)
+        }
+        try {
+          await this.#onFirst(servers, send)
+        } catch (error) {
+          // The answer to an earlier attempt was lost, not the file.
+          const isOurs =
+            count > 0 && toDfsError(error).code === 'already_exists' && (await this.#is(fileId, sizeBytes, sent))
+          if (!isOurs) throw error
+        }
+      })
+      return { fileId, sizeBytes, crc32: sent!.crc32 }
+    } finally {
+      await source.close()
+    }
+  }
+
+  async #is(fileId: string, sizeBytes: number, sent: { crc32: number } | undefined): Promise<boolean> {
+    const found = await this.info(fileId)
+    return sent !== undefined && found.sizeBytes === sizeBytes && found.crc32 === sent.crc32
   }
 
   /**

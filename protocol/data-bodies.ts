@@ -12,6 +12,7 @@ const IPV4_BYTES = 15
 const IPV6_BYTES = 45
 export const EXTENSION_FIELD_BYTES = 6
 export const UPLOAD_ID_BYTES = 16
+const PREFIX_FIELD_BYTES = 16
 
 /** `uploadFile` 11: store path 1, size 8, extension 6, then the content. */
 export const UPLOAD_FIXED_BYTES = 1 + 8 + EXTENSION_FIELD_BYTES
@@ -29,6 +30,9 @@ export const NAME_BODY_BYTES_MAX = GROUP_NAME_BYTES + 127
 /** `setMetadata` 13: length of the name 8, of the metadata 8, how 1 (`O` in place of, `M` merged), group 16, name, metadata. */
 export const SET_METADATA_FIXED_BYTES = 8 + 8 + 1 + GROUP_NAME_BYTES
 export const SET_METADATA_BYTES_MAX = SET_METADATA_FIXED_BYTES + 127 + METADATA_BYTES_MAX
+
+/** `uploadSlave` 21: length of the master's name 8, size 8, prefix 16, extension 6, the master's name, then the content. */
+export const SLAVE_FIXED_BYTES = 8 + 8 + PREFIX_FIELD_BYTES + EXTENSION_FIELD_BYTES
 
 export interface UploadFields {
   readonly storePathIndex: number
@@ -129,6 +133,34 @@ export function writeGroupAndName(group: string, name: string): Buffer {
   const buffer = Buffer.alloc(GROUP_NAME_BYTES + name.length)
   writeString(buffer, group, 0, GROUP_NAME_BYTES)
   writeString(buffer, name, GROUP_NAME_BYTES, name.length)
+  return buffer
+}
+
+/** What a slave file is made of. */
+export interface SlaveFields {
+  readonly sizeBytes: number
+  readonly prefix: string
+  readonly extension: string
+}
+
+/** Reads the fixed part of `uploadSlave`. */
+export function readSlaveFields(buffer: Buffer): SlaveFields & { masterBytes: number } {
+  return {
+    masterBytes: readInt64(buffer, 0),
+    sizeBytes: readInt64(buffer, 8),
+    prefix: readString(buffer, 16, PREFIX_FIELD_BYTES),
+    extension: readString(buffer, 16 + PREFIX_FIELD_BYTES, EXTENSION_FIELD_BYTES),
+  }
+}
+
+/** All of `uploadSlave` before the content. */
+export function writeSlave({ sizeBytes, prefix, extension }: SlaveFields, masterName: string): Buffer {
+  const buffer = Buffer.alloc(SLAVE_FIXED_BYTES + masterName.length)
+  writeInt64(buffer, masterName.length, 0)
+  writeInt64(buffer, sizeBytes, 8)
+  writeString(buffer, prefix, 16, PREFIX_FIELD_BYTES)
+  writeString(buffer, extension, 16 + PREFIX_FIELD_BYTES, EXTENSION_FIELD_BYTES)
+  buffer.write(masterName, SLAVE_FIXED_BYTES, 'latin1')
   return buffer
 }
 

@@ -59,6 +59,12 @@ export const ERRORS = {
     retryable: false,
     about: 'No storage server of this group has ever been heard of.',
   },
+  already_exists: {
+    status: 409,
+    errno: EEXIST,
+    retryable: false,
+    about: 'There is a file of this name already: a slave file gets its name from its master.',
+  },
   storage_id_in_use: {
     status: 409,
     errno: EEXIST,

@@ -31,6 +31,7 @@ export const FILE_NAME_BYTES_MAX = 127
 export const DIRECTORIES = 256
 
 const GROUP = /^[A-Za-z0-9]{1,16}$/
+const PREFIX = /^(?!.*\.\.)[A-Za-z0-9._-]{1,16}$/
 const EXTENSION = /^(?!\.|.*\.\.)[A-Za-z0-9._-]{0,6}$/
 const NAME =
   /^(?!.*\.\.)M([0-9A-F]{2})\/([0-9A-F]{2})\/([0-9A-F]{2})\/([A-Za-z0-9_-]{27})([A-Za-z0-9_-]{16})?([A-Za-z0-9._-]+)$/
@@ -107,6 +108,26 @@ export interface NewFileName {
   readonly slot?: Slot
   /** From `tailOf`. */
   readonly tail: string
+}
+
+/**
+ * The name of a slave file: that of its master without the extension, then the prefix, then an extension of its own. Throws
+ * `bad_request`.
+ */
+export function slaveNameOf(masterName: string, prefix: string, extension: string): string {
+  if (!PREFIX.test(prefix)) throw new DfsError('bad_request', 'a prefix is 1 to 16 of A-Z a-z 0-9 . _ -')
+  if (!isExtension(extension)) throw new DfsError('bad_request', 'an extension is up to 6 of A-Z a-z 0-9 . _ -')
+  // As FastDFS does: an extension is what follows the first dot of the last seven characters.
+  const dot = masterName.indexOf('.', masterName.length - TAIL_LENGTH)
+  const name = `${dot < 0 ? masterName : masterName.slice(0, dot)}${prefix}${extension && `.${extension}`}`
+  if (name.length > FILE_NAME_BYTES_MAX || isMetadataName(name) || decodeFileName(name).kind !== 'slave')
+    throw new DfsError('bad_request', 'this cannot be the name of a slave file')
+  return name
+}
+
+/** Whether a name would be that of metadata, which lies beside its file under the same name and `-m`. */
+export function isMetadataName(name: string): boolean {
+  return name.endsWith('-m')
 }
 
 /** Splits a file id. Throws `bad_file_id`. */

@@ -20,6 +20,7 @@ export const COMMANDS = {
   setMetadata: 13,
   downloadFile: 14,
   getMetadata: 15,
+  uploadSlave: 21,
   queryFileInfo: 22,
   quit: 82,
   reply: 100,

@@ -4,8 +4,8 @@
  *     syncPosition 205   source's storage id 4, group 16, epoch 8, incarnation 16
  *              reply     incarnation 16, epoch 8, sequence 8, then the source's own: epoch 8, incarnation 16, then what is
  *                        here of a file that was cut off: its record's sequence 8, bytes 8, CRC32 4; all 0 if nothing is
- *     syncRecord 206     source's storage id 4, content 1, previous 8, offset 8, line length 2, line, then the file from
- *                        the offset on
+ *     syncRecord 206     source's storage id 4, content 1, previous 8, offset 8, CRC32 4, line length 2, line, then the file
+ *                        from the offset on
  *              reply     empty, once the record is durable here
  *     syncRun 207        source's storage id 4, previous 8, count 4, length of the lines 4, a content for each record, lines
  *                        with a line feed each, then the slots of those whose content is 1, each as long as its name says
@@ -15,6 +15,7 @@
  * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already; 2 if
  * the source has the file and cannot read it.
  * `previous` is the sequence of the record shipped before this one: a receiver sees a gap.
+ * `CRC32` is that of the whole file, also where its name does not say it; 0 where no file follows.
  */
 import type { BinlogPosition } from './binlog-record.ts'
 import { GROUP_NAME_BYTES } from './file-id.ts'
@@ -24,7 +25,7 @@ const INCARNATION_BYTES = 16
 export const SYNC_POSITION_BYTES = 4 + GROUP_NAME_BYTES + 8 + INCARNATION_BYTES
 const PARTIAL_AT = 2 * INCARNATION_BYTES + 24
 export const SYNC_POSITION_REPLY_BYTES = PARTIAL_AT + 20
-export const SYNC_RECORD_FIXED_BYTES = 4 + 1 + 8 + 8 + 2
+export const SYNC_RECORD_FIXED_BYTES = 4 + 1 + 8 + 8 + 4 + 2
 
 /** Who asks a peer where it stands. */
 export interface SyncPositionFields {
@@ -111,6 +112,7 @@ export interface SyncRecordFields {
   readonly previous: number
   /** Where the bytes that follow begin in the file. */
   readonly offset: number
+  readonly crc32: number
   readonly lineBytes: number
 }
 
@@ -120,7 +122,8 @@ export function writeSyncRecord(fields: Omit<SyncRecordFields, 'lineBytes'>, lin
   buffer[4] = CONTENTS.indexOf(fields.content)
   writeInt64(buffer, fields.previous, 5)
   writeInt64(buffer, fields.offset, 13)
-  buffer.writeUInt16BE(line.length, 21)
+  buffer.writeUInt32BE(fields.crc32, 21)
+  buffer.writeUInt16BE(line.length, 25)
   buffer.write(line, SYNC_RECORD_FIXED_BYTES, 'latin1')
   return buffer
 }
@@ -131,7 +134,8 @@ export function readSyncRecord(buffer: Buffer): SyncRecordFields {
     content: CONTENTS[buffer[4]!] ?? 'none',
     previous: readInt64(buffer, 5),
     offset: readInt64(buffer, 13),
-    lineBytes: buffer.readUInt16BE(21),
+    crc32: buffer.readUInt32BE(21),
+    lineBytes: buffer.readUInt16BE(25),
   }
 }
 

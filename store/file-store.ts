@@ -145,10 +145,10 @@ export class FileStore implements Store {
     return this.#binlog.failure
   }
 
-  async receive(storePathIndex: number, expectedBytes: number): Promise<IncomingFile> {
+  async receive(storePathIndex: number, expectedBytes: number, kind?: 'slave'): Promise<IncomingFile> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
     const path = this.#paths.choose(storePathIndex, expectedBytes)
-    return this.#newFile(path, expectedBytes)
+    return this.#newFile(path, expectedBytes, kind)
   }
 
   async create(file: IncomingFile, upload: Upload): Promise<Stored> {
@@ -162,6 +162,17 @@ export class FileStore implements Store {
     } finally {
       if (!isNew) await file.discard()
     }
+  }
+
+  async createSlave(file: IncomingFile, name: string): Promise<Stored> {
+    await this.#seal(file)
+    return this.#alone(name, async () => {
+      if (await this.has(name)) {
+        await file.discard()
+        throw new DfsError('already_exists')
+      }
+      return this.#record(file, undefined, () => name)
+    })
   }
 
   packs(sizeBytes: number): boolean {
@@ -186,11 +197,14 @@ export class FileStore implements Store {
 
   async open(name: string, times?: 'once'): Promise<StoredFile | undefined> {
     const parts = decodeFileName(name)
-    if (parts.sizeBytes === undefined) throw notKept()
+    const { kind, sizeBytes } = parts
     const path = this.#paths.of(parts)
-    const way = times === 'once' && !isCached(parts.sizeBytes) ? 'direct' : undefined
+    const way = times === 'once' && sizeBytes !== undefined && !isCached(sizeBytes) ? 'direct' : undefined
+    const { disk } = this.#world
     try {
-      return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32, way)
+      if (kind === 'slave') return await StoredFile.openSlave(disk, path.pathOf(parts))
+      if (sizeBytes === undefined) throw notKept()
+      return await StoredFile.open(disk, path.pathOf(parts), sizeBytes, parts.crc32, way)
     } catch (error) {
       if ((error as DiskError).errno !== 'ENOENT') throw error
       await path.checkSound()
@@ -207,7 +221,7 @@ export class FileStore implements Store {
 
   async has(name: string): Promise<boolean> {
     const file = decodeFileName(name)
-    if (file.sizeBytes === undefined) throw notKept()
+    if (file.kind === 'appender') throw notKept()
     const found = await this.#found(
       file,
       this.#isInPlace(name, file).then(isThere => isThere || undefined),
@@ -277,7 +291,10 @@ export class FileStore implements Store {
     if (file.slot !== undefined) {
       return (await this.#paths.of(file).segments.stateOf(name, file)) === 'deleted' || this.#isRemoved(file)
     }
-    return file.storageId === this.storageId && this.#hasRecordOf(name, file)
+    if (file.storageId !== this.storageId) return false
+    // Its name may have been given and taken often: who has kept all of them knows.
+    if (file.kind === 'slave') return this.epoch === 1 && !this.isOfEarlierLife(file)
+    return this.#hasRecordOf(name, file)
   }
 
   /** Whether a file was in a segment that is not there any more: as a peer, if it had come before. */
@@ -392,25 +409,36 @@ export class FileStore implements Store {
   }
 
   async #create(file: IncomingFile, { extension, uploadId }: Upload): Promise<Stored> {
-    const path = file.storePath
     await this.#seal(file)
-    const { token, sizeBytes, crc32 } = file
+    const { sizeBytes, crc32 } = file
+    return this.#record(file, uploadId, ({ sequence, timeMs }) =>
+      encodeFileName({
+        storePathIndex: file.storePath.index,
+        directoryIndex: directoryIndexOf(sequence, sizeBytes),
+        storageId: this.storageId,
+        createTimeS: Math.floor(timeMs / 1000),
+        sizeBytes,
+        crc32,
+        // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
+        salt: sequence,
+        tail: this.#tailOf(extension),
+      }),
+    )
+  }
+
+  /** Records a sealed file under a name, and gives it that. */
+  async #record(
+    file: IncomingFile,
+    uploadId: string | undefined,
+    nameOf: (place: { sequence: number; timeMs: number }) => string,
+  ): Promise<Stored> {
+    const { token, storePath: path } = file
     let name = ''
     let sequence = 0
     try {
       await this.#binlog.append(place => {
         sequence = place.sequence
-        name = encodeFileName({
-          storePathIndex: path.index,
-          directoryIndex: directoryIndexOf(sequence, sizeBytes),
-          storageId: this.storageId,
-          createTimeS: Math.floor(place.timeMs / 1000),
-          sizeBytes,
-          crc32,
-          // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
-          salt: sequence,
-          tail: this.#tailOf(extension),
-        })
+        name = nameOf(place)
         const effect = () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error))
         return { op: 'C', name, token, uploadId, effect }
       })
@@ -568,8 +596,9 @@ export class FileStore implements Store {
     }
   }
 
-  #newFile(path: StorePath, expectedBytes: number): Promise<IncomingFile> {
-    return this.#paths.guard(path, () => IncomingFile.create(this.#world.disk, path, this.#newToken(), expectedBytes))
+  #newFile(path: StorePath, expectedBytes: number, kind: 'slave' | undefined): Promise<IncomingFile> {
+    const about = { expectedBytes, isSlave: kind === 'slave' }
+    return this.#paths.guard(path, () => IncomingFile.create(this.#world.disk, path, this.#newToken(), about))
   }
 
   #newToken(): string {

@@ -28,21 +28,35 @@ export class IncomingFile {
   readonly #sums = new SidecarWriter()
   #sizeBytes = 0
   #open = true
+  /** Its name will not say its size: it has a sidecar in any case. */
+  readonly #isSlave: boolean
 
-  private constructor(disk: Disk, storePath: StorePath, token: string, file: DiskFile, expectedBytes: number) {
+  private constructor(
+    disk: Disk,
+    storePath: StorePath,
+    token: string,
+    file: DiskFile,
+    { expectedBytes, isSlave }: { expectedBytes: number; isSlave: boolean },
+  ) {
     this.#disk = disk
     this.storePath = storePath
     this.token = token
     this.#file = file
+    this.#isSlave = isSlave
     this.#reservedBytes = expectedBytes
     storePath.reserve(expectedBytes)
   }
 
   /** Makes the temporary file. Room for the expected bytes has been found already; further ones need more. */
-  static async create(disk: Disk, storePath: StorePath, token: string, expectedBytes = 0): Promise<IncomingFile> {
+  static async create(
+    disk: Disk,
+    storePath: StorePath,
+    token: string,
+    { expectedBytes = 0, isSlave = false } = {},
+  ): Promise<IncomingFile> {
     const way = isCached(expectedBytes) ? undefined : 'direct'
     const file = await disk.open(storePath.temporaryPath(token), 'create', way)
-    return new IncomingFile(disk, storePath, token, file, expectedBytes)
+    return new IncomingFile(disk, storePath, token, file, { expectedBytes, isSlave })
   }
 
   get sizeBytes(): number {
@@ -92,7 +106,7 @@ export class IncomingFile {
   async seal(): Promise<void> {
     const { syncs } = this.storePath
     const synced = syncs ? [this.#file.sync()] : []
-    if (hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar(syncs))
+    if (this.#isSlave || hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar(syncs))
     // Both have ended before anybody clears away after a failure: a sidecar that came later would be left behind.
     await allDone(synced)
     await this.#close()

@@ -23,8 +23,8 @@ import { binlogDirectory, epochBefore, fileOf, findSequence, listBinlogFiles, re
 import { readRecords } from './binlog-reader.ts'
 import { type FoundCheckpoint, type ReopenedSegment, readCheckpoint, type SlotEnd } from './checkpoint.ts'
 import { makeDurableDirectory } from './durable-directory.ts'
+import { LastChanges } from './last-changes.ts'
 import { cutUnfinished } from './last-flush.ts'
-import { placeMetadata, removeMetadata } from './metadata-file.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeAgain, removeFile } from './placing.ts'
 import { type FoundInSlot, writerOf } from './segments.ts'
@@ -88,7 +88,7 @@ export async function recover(
   const checkpoint = await readCheckpoint(disk, dataDirectory, epoch)
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
-  const metadata = new Map<string, string>()
+  const lastChanges = new LastChanges()
   const orphans = new OrphanSearch(storageId, checkpoint.timeMs)
   const found = await SlotCatalogue.read(disk, dataDirectory, epoch)
   const catalogue = found?.catalogue ?? new SlotCatalogue()
@@ -137,8 +137,7 @@ export async function recover(
       orphans.note(record)
       slotOrphans.note(record)
       if (record.sequence <= checkpoint.sequence) continue
-      const freed = await redo(disk, record, storePaths, missing)
-      noteMetadata(metadata, record)
+      const freed = lastChanges.note(record) ? undefined : await redo(disk, record, storePaths, missing)
       if (record.sequence > (found?.sequence ?? Number.POSITIVE_INFINITY)) recount(catalogue, record, identity, freed)
       redone++
       end = { sequence: record.sequence, timeMs: isShipped(record) ? record.timeMs : end.timeMs }
@@ -154,7 +153,7 @@ export async function recover(
     }
     last = { file, bytes }
   }
-  for (const [name, token] of metadata) await redoMetadata(disk, name, token, storePaths)
+  await lastChanges.redo(disk, storePaths, missing)
   // What was cut must stay cut.
   await last?.file.sync()
   if (!isCheckpointTrue) slotOrphans = await searchBehindAll(disk, directory, identity, checkpoint, onDoubt)
@@ -309,35 +308,16 @@ async function redo(
     return undefined
   }
   const isDelete = record.op === 'D' || record.op === 'd'
-  if (isDelete) await removeMetadata(disk, storePath, parts)
   if (parts.slot !== undefined) {
     // The bytes were durable before their record.
     if (isDelete) return storePath.segments.free(record.name, parts)
   } else if (isDelete) {
     missing.delete(record.name)
     await removeFile(disk, storePath, record.name)
-  } else if (record.token !== undefined && (record.op === 'C' || record.op === 'c')) {
+  } else if (record.token !== undefined) {
     if (!(await placeAgain(disk, storePath, record.token, record.name))) missing.add(record.name)
   }
   return undefined
-}
-
-/** Of metadata that is set several times only the last is done again: what it replaced may lie in its temporary file still. */
-function noteMetadata(metadata: Map<string, string>, { op, name, token }: BinlogRecord): void {
-  if ((op === 'U' || op === 'u') && token !== undefined) metadata.set(name, token)
-  else if (op === 'D' || op === 'd') metadata.delete(name)
-}
-
-async function redoMetadata(
-  disk: Disk,
-  name: string,
-  token: string,
-  storePaths: ReadonlyMap<number, StorePath>,
-): Promise<void> {
-  const file = decodeFileName(name)
-  const storePath = storePaths.get(file.storePathIndex)
-  if (storePath === undefined || storePath.failure !== undefined) return
-  await placeMetadata(disk, storePath, file, token, { again: true })
 }
 
 async function lastUploads(disk: Disk, directory: string, epoch: number, endSequence: number) {

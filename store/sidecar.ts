@@ -1,6 +1,7 @@
 /**
- * The sidecar of a plain file of more than one block: a CRC32 for each block, so that any range can be checked before
- * it is sent. Together they make the CRC32 in its name, which alone covers a file of one block.
+ * The sidecar of a plain file of more than one block, and of every slave file: a CRC32 for each block, so that any range can
+ * be checked before it is sent. Together they make the CRC32 in its name, which alone covers a plain file of one block. The
+ * name of a slave file tells nothing of it: its size stands here alone.
  *
  *     <name>~sum
  *     0       4       8            12          16           24
@@ -37,7 +38,7 @@ export function blockCount(sizeBytes: number): number {
   return Math.ceil(sizeBytes / BLOCK_BYTES)
 }
 
-/** Whether a file of this size has a sidecar. */
+/** Whether a plain file of this size has a sidecar. */
 export function hasSidecar(sizeBytes: number): boolean {
   return sizeBytes > BLOCK_BYTES
 }
@@ -74,6 +75,20 @@ export class SidecarWriter {
     })
     return bytes
   }
+}
+
+/** The size and CRC32 of a file that only its sidecar tells of; undefined unless this is one of the version that does. */
+export function readSidecar(bytes: Buffer): { sizeBytes: number; crc32: number } | undefined {
+  if (bytes.length < SIDECAR_HEADER_BYTES) return undefined
+  const sizeBytes = readInt64(bytes, 16)
+  const blocks = blockCount(sizeBytes)
+  if (sumOfBlocks(bytes, sizeBytes) !== crc32 || bytes.length !== crcOffset(blocks)) return undefined
+  let sum = 0
+  for (let index = 0; index < blocks; index++) {
+    const left = sizeBytes - index * BLOCK_BYTES
+    sum = joinedCrc32(sum, bytes.readUInt32BE(crcOffset(index)), left < BLOCK_BYTES ? shiftOf(left) : BLOCK_SHIFT)
+  }
+  return { sizeBytes, crc32: sum }
 }
 
 /** What the blocks are summed with, if a header belongs to the sidecar of a file of this size. */

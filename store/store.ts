@@ -87,12 +87,14 @@ export interface Store {
   readonly failure: Error | undefined
 
   /** Opens a temporary file on a store path, or on one of the store's choice. Rejects with `no_space`. */
-  receive(storePathIndex: number, expectedBytes: number): Promise<IncomingFile>
+  receive(storePathIndex: number, expectedBytes: number, kind?: 'slave'): Promise<IncomingFile>
   /**
    * Makes an uploaded file durable and visible, and names it; a known upload id gives the name it already has. The file
    * belongs to the store from here on, whatever happens.
    */
   create(file: IncomingFile, upload: Upload): Promise<Stored>
+  /** The same for a slave file, which has its name already. Rejects with `already_exists`. */
+  createSlave(file: IncomingFile, name: string): Promise<Stored>
   /** Whether a file of this size is packed into a segment. */
   packs(sizeBytes: number): boolean
   /**

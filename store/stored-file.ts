@@ -1,10 +1,18 @@
-/** A plain file that is there: read by blocks, and no block is shown that fails its checksum. */
+/** A file of its own that is there: read by blocks, and no block is shown that fails its checksum. */
 import { crc32 } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import { joinedCrc32 } from './joined-crc32.ts'
-import { BLOCK_SHIFT, crcOffset, hasSidecar, SIDECAR_HEADER_BYTES, sidecarPath, sumOfBlocks } from './sidecar.ts'
+import {
+  BLOCK_SHIFT,
+  crcOffset,
+  hasSidecar,
+  readSidecar,
+  SIDECAR_HEADER_BYTES,
+  sidecarPath,
+  sumOfBlocks,
+} from './sidecar.ts'
 
 /** CRCs of this many blocks are read at a time: 256 MiB of file for 4 KiB of sidecar. */
 const CRCS_READ = 1024
@@ -22,19 +30,44 @@ export class StoredFile {
   readonly #disk: Disk
   readonly #path: string
   readonly #file: DiskFile
+  /** The CRC32 in the name is that of its only block. */
+  readonly #isNamed: boolean
   #sums: Sums | undefined
 
-  private constructor(disk: Disk, path: string, file: DiskFile, sizeBytes: number, sum: number) {
+  private constructor(
+    disk: Disk,
+    path: string,
+    file: DiskFile,
+    { sizeBytes, crc32, isNamed }: { sizeBytes: number; crc32: number; isNamed: boolean },
+  ) {
     this.#disk = disk
     this.#path = path
     this.#file = file
     this.sizeBytes = sizeBytes
-    this.crc32 = sum
+    this.crc32 = crc32
+    this.#isNamed = isNamed
   }
 
   /** Opens a file whose name says its size and CRC32. Rejects with a DiskError, errno `ENOENT` if it is not there. */
   static async open(disk: Disk, path: string, sizeBytes: number, sum: number, way?: 'direct'): Promise<StoredFile> {
-    return new StoredFile(disk, path, await disk.open(path, 'read', way), sizeBytes, sum)
+    const isNamed = !hasSidecar(sizeBytes)
+    return new StoredFile(disk, path, await disk.open(path, 'read', way), { sizeBytes, crc32: sum, isNamed })
+  }
+
+  /**
+   * Opens a file whose name says neither: its sidecar does. Rejects with a DiskError, errno `ENOENT` if it is not there, and
+   * with `corrupt` without a sidecar.
+   */
+  static async openSlave(disk: Disk, path: string, way?: 'direct'): Promise<StoredFile> {
+    const file = await disk.open(path, 'read', way)
+    try {
+      const described = await describe(disk, path)
+      if (described === undefined) throw new DfsError('corrupt', `${path} has no sidecar that says what it is`)
+      return new StoredFile(disk, path, file, { ...described, isNamed: false })
+    } catch (error) {
+      await file.close()
+      throw error
+    }
   }
 
   /** Reads as many blocks as a buffer holds and returns them checked. Rejects with `corrupt` if one of them is bad. */
@@ -62,7 +95,7 @@ export class StoredFile {
 
   /** The CRC32 of the first bytes, whole blocks, by what the sidecar says; undefined if it does not tell. */
   async crc32Of(bytes: number): Promise<number | undefined> {
-    if (bytes % BLOCK_BYTES !== 0 || bytes > this.sizeBytes || !hasSidecar(this.sizeBytes)) return undefined
+    if (bytes % BLOCK_BYTES !== 0 || bytes > this.sizeBytes || this.#isNamed) return undefined
     let sum = 0
     for (let blockIndex = 0; blockIndex < bytes / BLOCK_BYTES; blockIndex++) {
       const sums = await this.#sumsOf(blockIndex)
@@ -77,7 +110,7 @@ export class StoredFile {
   }
 
   async #check(blockIndex: number, block: Buffer): Promise<boolean> {
-    if (!hasSidecar(this.sizeBytes)) return crc32(block) === this.crc32
+    if (this.#isNamed) return crc32(block) === this.crc32
     const sums = await this.#sumsOf(blockIndex)
     return sums !== undefined && sums.sumOf(block) === crcIn(sums, blockIndex)
   }
@@ -105,6 +138,24 @@ export class StoredFile {
     } finally {
       await sidecar.close()
     }
+  }
+}
+
+/** What a sidecar says of the whole file; undefined if there is none, or it is none of ours. */
+async function describe(disk: Disk, path: string): Promise<{ sizeBytes: number; crc32: number } | undefined> {
+  const bytes = await readWhole(disk, sidecarPath(path))
+  return bytes === undefined ? undefined : readSidecar(bytes)
+}
+
+/** Sidecars of files of 64 GiB have a MiB. */
+async function readWhole(disk: Disk, path: string): Promise<Buffer | undefined> {
+  if ((await disk.stat(path)) === undefined) return undefined
+  const file = await disk.open(path, 'read')
+  try {
+    const bytes = Buffer.alloc(await file.sizeBytes())
+    return bytes.subarray(0, await file.read(bytes, 0))
+  } finally {
+    await file.close()
   }
 }
 

@@ -77,6 +77,8 @@ async function knowsOfDeletion(context: PortContext, name: string, file: FileNam
   const { store } = context
   if (file.storageId === undefined) return false
   if (file.slot !== undefined || file.storageId === store.storageId) return store.knowsDeletion(name)
+  // It may have come long after the time in its name, which is its master's.
+  if (file.kind === 'slave') return false
   const position = store.position(file.storageId)
   // A source in a later epoch has lost data: being level with it says nothing of what it had before.
   if (position === undefined || position.epoch > 1 || position.incomplete) return false

@@ -1,6 +1,7 @@
 /** The receiving end of sync: takes the records of a source, with their files, and applies them in order. */
 import { decodeRecord, RECORD_BYTES_MAX } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
+import type { FileNameParts } from '../../protocol/file-id.ts'
 import {
   readSyncPosition,
   readSyncRecord,
@@ -65,8 +66,8 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   }
   const begun = await partials.take(shipped, fields.offset)
   if (begun === undefined && fields.offset > 0) throw new DfsError('unavailable', 'the file does not begin here')
-  const file = begun ?? (await store.receive(parts.storePathIndex, request.body.bodyLeft))
-  const receive = () => receiveFile(context, request, shipped, file)
+  const file = begun ?? (await store.receive(parts.storePathIndex, request.body.bodyLeft, slaveOr(parts)))
+  const receive = () => receiveFile(context, request, shipped, file, fields.crc32)
   await partials.receive(fields.storageId, receive, () => request.connection.drop())
   const { sizeBytes } = file
   // The order of records is the order of these calls: the next request is read only after this one.
@@ -78,6 +79,10 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   return { status: 0 }
 }
 
+function slaveOr({ kind }: FileNameParts): 'slave' | undefined {
+  return kind === 'slave' ? kind : undefined
+}
+
 async function receiveMetadata({ store }: PortContext, { body }: FrameRequest, { file, record }: ShippedRecord) {
   if (body.bodyLeft > METADATA_FILE_BYTES_MAX) throw new DfsError('too_large', 'no file has so much metadata')
   const metadata = decodeMetadata(await body.bytes(body.bodyLeft))
@@ -86,10 +91,18 @@ async function receiveMetadata({ store }: PortContext, { body }: FrameRequest, {
 }
 
 /** Receives and checks a file, or the rest of it. What a connection that breaks off leaves is kept for the next one. */
-async function receiveFile(context: PortContext, { body }: FrameRequest, shipped: ShippedRecord, file: IncomingFile) {
+async function receiveFile(
+  context: PortContext,
+  { body }: FrameRequest,
+  shipped: ShippedRecord,
+  file: IncomingFile,
+  sum: number,
+) {
   try {
     await receiveInto(context, file, target => body.readBody(target))
-    checkContent(file, shipped.file.sizeBytes, shipped.file.crc32)
+    const { kind, sizeBytes, crc32 } = shipped.file
+    if (kind === 'slave') checkContent(file, file.sizeBytes, sum)
+    else checkContent(file, sizeBytes, crc32)
   } catch (error) {
     const isCutOff = error instanceof FrameCutError || error instanceof SocketError
     if (isCutOff && file.sizeBytes > 0) await context.partials.keep(shipped, file)

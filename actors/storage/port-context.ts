@@ -1,7 +1,7 @@
 /** What the tasks of the data port share: the store, the buffers, the way to the peers, and what may be taken now. */
 import type { AckLevel } from '../../protocol/ack.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { decodeFileName, type FileNameParts } from '../../protocol/file-id.ts'
+import { decodeFileName, type FileNameParts, isMetadataName } from '../../protocol/file-id.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
@@ -73,6 +73,7 @@ export function admitGroup({ store }: PortContext, { group }: { group: string })
 export function admitFile(name: string): FileNameParts {
   const file = decodeFileName(name)
   if (file.slot !== undefined && !isSlotName(name, file)) throw new DfsError('bad_file_id', 'there is no such slot')
+  if (file.kind === 'slave' && isMetadataName(name)) throw new DfsError('bad_file_id', 'this is not the name of a file')
   return file
 }
 

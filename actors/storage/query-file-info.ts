@@ -1,12 +1,13 @@
 /** Says what is known of a file that is there. */
 import { writeFileInfo, writeGroupAndName } from '../../protocol/data-bodies.ts'
+import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
 import { readName } from './delete-file.ts'
 import { admitName, type PortContext } from './port-context.ts'
 
-/** FastDFS's file info, 22. Everything but "it is there" stands in the name. */
+/** FastDFS's file info, 22. But of a slave file, everything but "it is there" stands in the name. */
 export async function queryFileInfo(context: PortContext, request: FrameRequest): Promise<FrameReply> {
   const id = await readName(request)
   request.bodyTaken()
@@ -21,11 +22,19 @@ export async function queryFileInfo(context: PortContext, request: FrameRequest)
     return { status: 0, parts: [answer] }
   }
   const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
+  const { sizeBytes, crc32 } = parts.kind === 'slave' ? await describe(context, id.name) : parts
   const info = {
-    sizeBytes: parts.sizeBytes ?? 0,
+    sizeBytes: sizeBytes ?? 0,
     mtimeS: parts.createTimeS,
-    crc32: parts.crc32,
+    crc32,
     sourceIp: source?.ip ?? parts.address ?? context.ownIp(),
   }
   return { status: 0, parts: [writeFileInfo(info)] }
+}
+
+async function describe({ store }: PortContext, name: string): Promise<{ sizeBytes: number; crc32: number }> {
+  const file = await store.open(name)
+  if (file === undefined) throw new DfsError('not_found')
+  await file.close()
+  return file
 }

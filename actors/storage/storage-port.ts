@@ -11,6 +11,7 @@ import { getMetadata, setMetadata } from './metadata.ts'
 import type { PortContext } from './port-context.ts'
 import { queryFileInfo } from './query-file-info.ts'
 import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
+import { uploadSlave } from './upload-slave.ts'
 
 /** Linux's EINVAL: FastDFS's storage server ends the connection after it, and after no other. */
 const EINVAL = 22
@@ -32,6 +33,8 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return deleteFile(context, request)
       case COMMANDS.queryFileInfo:
         return queryFileInfo(context, request)
+      case COMMANDS.uploadSlave:
+        return uploadSlave(context, request)
       case COMMANDS.setMetadata:
         return setMetadata(context, request)
       case COMMANDS.getMetadata:

@@ -186,7 +186,8 @@ async function shipFile(
     : await store.open(record.name, 'once').catch(error => fail(context, record.name, error))
   const content = file !== undefined ? 'file' : goesWithout ? 'unreadable' : 'none'
   const offset = file !== undefined && partial.sequence === record.sequence ? await sharedBytes(file, partial) : 0
-  const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset }, line)
+  const about = { storageId: store.storageId, content, previous, offset, crc32: file?.crc32 ?? 0 } as const
+  const head = writeSyncRecord(about, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
   const bytes = head.length + file.sizeBytes - offset
   const source: BodySource = send => sendFile(context, record.name, file, offset, head, send)
@@ -205,7 +206,7 @@ async function shipMetadata(
     onCorruption(record.name)
   })
   const content = metadata === undefined ? 'none' : 'file'
-  const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset: 0 }, line)
+  const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset: 0, crc32: 0 }, line)
   const body = metadata === undefined ? head : Buffer.concat([head, encodeMetadata(metadata)])
   return { done: client.request(COMMANDS.syncRecord, body) }
 }

@@ -256,6 +256,8 @@ function ignoranceOf(state: TrackerState, nowMs: number): 'unknown_group' | 'no_
 /** Members that surely hold the file, in turn; then the others, which would have to ask them. */
 function readersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
   const file = decodeFileName(name)
+  // What is under its name may change, and the source is the first to know.
+  if (file.kind === 'slave' || file.kind === 'appender') return orderersOf(state, { group, name })
   const members = (state.groups.get(group) ?? []).filter(isReadable)
   const sure = members.filter(member => surelyHolds(member, file))
   return [...rotate(sure, state.turns.fetch), ...members.filter(member => !sure.includes(member))]

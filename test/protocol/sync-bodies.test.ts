@@ -60,9 +60,12 @@ describe('body of syncPosition', () => {
 })
 
 describe('body of syncRecord', () => {
-  it('is a storage id, a flag, the sequence before it, an offset and a line', () => {
-    const body = writeSyncRecord({ storageId: 7, content: 'file', previous: 41, offset: 2 ** 32 }, '1 42')
-    const fields = ['00000007', '01', '0000000000000029', '0000000100000000', '0004', '31203432']
+  it('is a storage id, a flag, the sequence before it, an offset, a sum and a line', () => {
+    const body = writeSyncRecord(
+      { storageId: 7, content: 'file', previous: 41, offset: 2 ** 32, crc32: 0xfedcba98 },
+      '1 42',
+    )
+    const fields = ['00000007', '01', '0000000000000029', '0000000100000000', 'fedcba98', '0004', '31203432']
     expect(body.toString('hex')).to.equal(fields.join(''))
   })
 
@@ -72,6 +75,7 @@ describe('body of syncRecord', () => {
       content: fc.constantFrom('none' as const, 'file' as const, 'unreadable' as const),
       previous: fc.maxSafeNat(),
       offset: fc.maxSafeNat(),
+      crc32: fc.nat(0xffffffff),
     })
     fc.assert(
       fc.property(fields, fc.stringMatching(/^[ -~]{0,511}$/), (made, line) => {

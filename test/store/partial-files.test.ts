@@ -43,7 +43,10 @@ describe('what came of a file that was cut off', () => {
     return { origin: { storageId, epoch, sequence }, previous: 0, record, file: decodeFileName(name) }
   }
   async function keep(record: ShippedRecord, token = 'a'): Promise<IncomingFile> {
-    const file = await fill(await IncomingFile.create(realWorld().disk, storePath, token, 10 * BLOCK_BYTES), content)
+    const file = await fill(
+      await IncomingFile.create(realWorld().disk, storePath, token, { expectedBytes: 10 * BLOCK_BYTES }),
+      content,
+    )
     await partials.keep(record, file)
     return file
   }

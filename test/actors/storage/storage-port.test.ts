@@ -133,7 +133,10 @@ describe('the data port of a storage server', function () {
     ['a private command without proof', frame(COMMANDS.uploadOnce, Buffer.alloc(40)), EACCES],
     [
       'a sync record without proof',
-      frame(COMMANDS.syncRecord, writeSyncRecord({ storageId: 2, content: 'none', previous: 0, offset: 0 }, 'x')),
+      frame(
+        COMMANDS.syncRecord,
+        writeSyncRecord({ storageId: 2, content: 'none', previous: 0, offset: 0, crc32: 0 }, 'x'),
+      ),
       EACCES,
     ],
   ]
@@ -167,7 +170,7 @@ describe('the data port of a storage server', function () {
   it('lets no client key sync, and no source ship what is not its own', async () => {
     const line = Buffer.from(`1 1 1 1763690000000 C ${nameFrom(1)} t:1n1 - - 00000000`).toString()
     const asClient = await cluster.connect(1, 'client')
-    const record = writeSyncRecord({ storageId: 2, content: 'none', previous: 0, offset: 0 }, line)
+    const record = writeSyncRecord({ storageId: 2, content: 'none', previous: 0, offset: 0, crc32: 0 }, line)
     const refused = await asClient.request(COMMANDS.syncRecord, record).catch(error => error)
     expect(refused.code).to.equal('unauthorized')
     const asPeer = await cluster.connect(1, 'peer')

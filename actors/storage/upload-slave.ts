@@ -1,0 +1,81 @@
+/** Takes a slave file: it is named after its master, and kept by its master's source. */
+import {
+  readSlaveFields,
+  SLAVE_FIXED_BYTES,
+  type SlaveFields,
+  writeGroupAndName,
+  writeSlave,
+} from '../../protocol/data-bodies.ts'
+import { DfsError } from '../../protocol/errors.ts'
+import { FILE_NAME_BYTES_MAX, slaveNameOf } from '../../protocol/file-id.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
+import { receiveWhole } from '../../runtime/frame-client.ts'
+import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import { PIECE_BYTES } from '../../store/block-pool.ts'
+import { askAbout } from './absence.ts'
+import { acknowledge, admitAck } from './acknowledge.ts'
+import { admitFile, askSource, type PortContext } from './port-context.ts'
+import { receiveInto } from './upload-file.ts'
+
+/** FastDFS's upload of a slave file, 21. */
+export async function uploadSlave(context: PortContext, request: FrameRequest): Promise<FrameReply> {
+  const { body, lengthBytes } = request
+  const { store, counts } = context
+  if (lengthBytes < SLAVE_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
+  const { masterBytes, ...fields } = readSlaveFields(await body.bytes(SLAVE_FIXED_BYTES))
+  if (masterBytes <= 0 || masterBytes > FILE_NAME_BYTES_MAX || masterBytes + fields.sizeBytes !== body.bodyLeft)
+    throw new DfsError('bad_request', 'the lengths of name and content are not those of the body')
+  const master = (await body.bytes(masterBytes)).toString('latin1')
+  const file = admitFile(master)
+  const name = slaveNameOf(master, fields.prefix, fields.extension)
+  if (file.storageId !== store.storageId) return passOn(context, request, master, fields)
+  const refused = context.uploadsRefused()
+  if (refused !== undefined) throw new DfsError('unavailable', refused)
+  admitAck(context, undefined)
+  if (!(await store.has(master))) await askForMaster(context, request, master)
+  if (await store.has(name)) throw new DfsError('already_exists')
+  const incoming = await store.receive(file.storePathIndex, fields.sizeBytes, 'slave')
+  try {
+    await receiveInto(context, incoming, target => body.readBody(target))
+  } catch (error) {
+    await incoming.discard()
+    throw error
+  }
+  request.bodyTaken()
+  const stored = await store.createSlave(incoming, name)
+  counts.uploads++
+  counts.uploadBytes += fields.sizeBytes
+  return acknowledge(context, stored, undefined)
+}
+
+/** Resolves if another member has the master, though its source does not. */
+async function askForMaster(context: PortContext, request: FrameRequest, name: string): Promise<void> {
+  const body = writeGroupAndName(context.store.group, name)
+  await askAbout(context, request, { name, file: admitFile(name) }, client =>
+    client.request(COMMANDS.queryFileInfo, body),
+  )
+}
+
+/** Passes a slave file on to its source, piece by piece. */
+async function passOn(
+  context: PortContext,
+  request: FrameRequest,
+  master: string,
+  fields: SlaveFields,
+): Promise<FrameReply> {
+  const { body } = request
+  const head = writeSlave(fields, master)
+  const buffer = await context.blocks.acquirePiece(PIECE_BYTES)
+  try {
+    const answer = await askSource(context, request, admitFile(master), client => {
+      const send = async (pass: (parts: readonly Uint8Array[]) => Promise<void>) => {
+        await pass([head])
+        while (body.bodyLeft > 0) await pass([buffer.subarray(0, await body.readBody(buffer))])
+      }
+      return client.exchange(COMMANDS.uploadSlave, head.length + fields.sizeBytes, send, receiveWhole)
+    })
+    return { status: 0, parts: [answer] }
+  } finally {
+    context.blocks.release(buffer)
+  }
+}

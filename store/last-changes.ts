@@ -1,0 +1,60 @@
+/**
+ * What happens to one name more than once: a slave file is deleted and comes again, metadata is replaced. At a start only the
+ * last of it is done again: of what it replaced, a temporary file may have come back with a power cut.
+ *
+ *     records   C x  U x  D x  C x  U x  U x
+ *     redone                   C x       U x
+ */
+import type { BinlogRecord } from '../protocol/binlog-record.ts'
+import { decodeFileName } from '../protocol/file-id.ts'
+import type { Disk } from '../runtime/world.ts'
+import { placeMetadata, removeMetadata } from './metadata-file.ts'
+import { placeAgain, removeFile } from './placing.ts'
+import type { StorePath } from './store-path.ts'
+
+export class LastChanges {
+  readonly #slaves = new Map<string, BinlogRecord>()
+  /** The temporary file of a name's metadata; undefined if the file was deleted. */
+  readonly #metadata = new Map<string, string | undefined>()
+
+  /** Takes note of a record; false if its effect on the file itself is for others to do again. */
+  note(record: BinlogRecord): boolean {
+    const { op, name, token } = record
+    if (op === 'S') return false
+    if (op === 'U' || op === 'u') {
+      if (token !== undefined) this.#metadata.set(name, token)
+      return true
+    }
+    if (isDelete(record)) this.#metadata.set(name, undefined)
+    if (decodeFileName(name).kind !== 'slave') return false
+    this.#slaves.set(name, record)
+    return true
+  }
+
+  /** Does the last changes again; slave files that are not there any more are added to `missing`. */
+  async redo(disk: Disk, storePaths: ReadonlyMap<number, StorePath>, missing: Set<string>): Promise<void> {
+    for (const [name, record] of this.#slaves) {
+      const storePath = pathOf(name, storePaths)
+      if (storePath === undefined) continue
+      if (isDelete(record)) await removeFile(disk, storePath, name)
+      else if (record.token !== undefined && !(await placeAgain(disk, storePath, record.token, name))) missing.add(name)
+    }
+    for (const [name, token] of this.#metadata) {
+      const storePath = pathOf(name, storePaths)
+      if (storePath === undefined) continue
+      const file = decodeFileName(name)
+      if (token === undefined) await removeMetadata(disk, storePath, file)
+      else await placeMetadata(disk, storePath, file, token, { again: true })
+    }
+  }
+}
+
+/** Nothing is done on a disk that is not there. */
+function pathOf(name: string, storePaths: ReadonlyMap<number, StorePath>): StorePath | undefined {
+  const storePath = storePaths.get(decodeFileName(name).storePathIndex)
+  return storePath?.failure === undefined ? storePath : undefined
+}
+
+function isDelete({ op }: BinlogRecord): boolean {
+  return op === 'D' || op === 'd'
+}
