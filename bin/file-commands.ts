@@ -29,6 +29,7 @@ export function addFileCommands(program: Command): void {
     .option('--group <name>', 'the group to store them in (default: the tracker chooses)')
     .option('--key <text>', 'files with the same key go to the same group')
     .option('--ext <extension>', 'extension that the id gets, up to 6 characters (default: that of the file)')
+    .option('--appender', 'as appender files, which `dfs append`, `modify` and `truncate` change')
     .addOption(
       new Option('--ack <level>', 'how many members of the group hold a file before its id is printed').choices(
         ACK_LEVELS,

@@ -62,6 +62,36 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     reply: FILE,
   },
   deleteFile: { to: 'storage', about: 'Deletes a file.', request: FILE, reply: 'empty' },
+  uploadAppender: {
+    to: 'storage',
+    about: 'Stores an appender file, which may be changed.',
+    request: 'store path 1 (255: choose), size 8, extension 6, content',
+    reply: FILE,
+  },
+  append: {
+    to: 'storage',
+    about: 'Writes bytes at the end of an appender file.',
+    request: 'length of the name 8, size 8, name, bytes',
+    reply: 'empty',
+  },
+  modify: {
+    to: 'storage',
+    about: 'Writes bytes into an appender file, from an offset on that is not behind its end.',
+    request: 'length of the name 8, offset 8, size 8, name, bytes',
+    reply: 'empty',
+  },
+  truncate: {
+    to: 'storage',
+    about: 'Cuts an appender file.',
+    request: 'length of the name 8, new size 8, name',
+    reply: 'empty',
+  },
+  regenerate: {
+    to: 'storage',
+    about: 'Makes a plain file of an appender file, under a new name.',
+    request: 'name',
+    reply: FILE,
+  },
   setMetadata: {
     to: 'storage',
     about: 'Sets the metadata of a file, in place of what it had or merged into it.',

@@ -14,6 +14,7 @@ export interface UploadFlags extends ClusterFlags {
   readonly key?: string
   readonly ext?: string
   readonly ack?: AckLevel
+  readonly appender?: boolean
   readonly quiet?: boolean
 }
 
@@ -52,15 +53,18 @@ export async function upload(
         if ('error' in file) throw file.error
         const input: UploadInput = file.path === STDIN ? process.stdin : file.path
         const { group, key, ext, ack } = flags
-        const uploaded = await client.upload(input, {
+        const extension = ext?.replace(/^\./, '')
+        const options = {
           group,
           key,
-          extension: ext?.replace(/^\./, ''),
-          ack,
+          extension,
           signal,
           onProgress: progress.transfer(),
           onRetry: noteRetry(file.path),
-        })
+        }
+        const uploaded = flags.appender
+          ? await client.uploadAppender(input, options)
+          : await client.upload(input, { ...options, ack })
         return { path: file.path, ...uploaded }
       },
       uploaded => (flags.json ? printJson(uploaded) : printLine(uploaded.fileId)),

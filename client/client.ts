@@ -3,11 +3,13 @@ import { crc32 } from '@node-rs/crc32'
 import type { AckLevel, Receipt } from '../protocol/ack.ts'
 import {
   readFileInfo,
+  readGroupAndName,
   readUploaded,
   UPLOAD_FIXED_BYTES,
   UPLOAD_HEAD_BYTES,
   UPLOAD_ID_BYTES,
   type UploadHead,
+  writeChange,
   writeDownload,
   writeGroupAndName,
   writeSetMetadata,
@@ -266,7 +268,7 @@ export class Client {
     const body = writeGroupAndName(id.group, id.name)
     await this.#retry(options, async count => {
       try {
-        await this.#onFirst(await this.#routes.forUpdate(fileId), client => client.request(COMMANDS.deleteFile, body))
+        await this.#onOrderer(fileId, client => client.request(COMMANDS.deleteFile, body))
       } catch (error) {
         // The answer to an earlier attempt was lost, not the deletion.
         if (count > 0 && toDfsError(error).code === 'not_found') return
@@ -288,43 +290,99 @@ export class Client {
     const { group, name: masterName } = parseFileId(masterId)
     const extension = options.extension ?? (typeof input === 'string' ? extensionOf(input) : '')
     const fileId = formatFileId({ group, name: slaveNameOf(masterName, options.prefix, extension) })
+    return this.#send(input, options, async (source, sizeBytes, count) => {
+      const head = writeSlave({ sizeBytes, prefix: options.prefix, extension }, masterName)
+      let sum = 0
+      const note = (sent: { crc32: number }) => {
+        sum = sent.crc32
+      }
+      try {
+        await this.#onOrderer(masterId, sendBody(COMMANDS.uploadSlave, head, source, sizeBytes, options, note))
+      } catch (error) {
+        // The answer to an earlier attempt was lost, not the file.
+        const mayBeOurs = count > 0 && toDfsError(error).code === 'already_exists'
+        const found = mayBeOurs ? await this.info(fileId, options) : undefined
+        if (found?.sizeBytes !== sizeBytes || found.crc32 !== sum) throw error
+      }
+      return { fileId, sizeBytes, crc32: sum }
+    })
+  }
+
+  /** Stores an appender file, which may be changed; the input has to have a known size. A retry may leave one behind. */
+  async uploadAppender(
+    input: UploadInput,
+    options: TransferOptions & Pick<UploadOptions, 'group' | 'key' | 'extension'> = {},
+  ): Promise<{ fileId: string }> {
+    const { group, key } = options
+    const extension = options.extension ?? (typeof input === 'string' ? extensionOf(input) : '')
+    const wanted = { ...(group === undefined ? {} : { group }), ...(key === undefined ? {} : { key }) }
+    const answer = await this.#send(input, options, async (source, sizeBytes) => {
+      const route = await this.#routes.forUpload(wanted, this.#newUploadId())
+      const head = writeUploadFields({ storePathIndex: STORE_PATH_ANY, sizeBytes, extension })
+      return this.#onFirst(route.servers, sendBody(COMMANDS.uploadAppender, head, source, sizeBytes, options))
+    })
+    return { fileId: formatFileId(readGroupAndName(answer)) }
+  }
+
+  /**
+   * Writes at the end of an appender file. For one writer at a time: whether an attempt whose answer was lost has written is
+   * seen by the size of the file.
+   */
+  async append(fileId: string, input: UploadInput, options: TransferOptions = {}): Promise<void> {
+    const { name } = parseFileId(fileId)
+    let before: number | undefined
+    await this.#send(input, options, async (source, sizeBytes, count) => {
+      if (count > 0 && before !== undefined) {
+        if ((await this.info(fileId, options)).sizeBytes === before + sizeBytes) return Buffer.alloc(0)
+      } else before = (await this.info(fileId, options)).sizeBytes
+      const head = writeChange(name, sizeBytes)
+      return this.#onOrderer(fileId, sendBody(COMMANDS.append, head, source, sizeBytes, options))
+    })
+  }
+
+  /** Writes into an appender file, from an offset on that is not behind its end. */
+  async modify(fileId: string, offset: number, input: UploadInput, options: TransferOptions = {}): Promise<void> {
+    const { name } = parseFileId(fileId)
+    await this.#send(input, options, async (source, sizeBytes) => {
+      const head = writeChange(name, offset, sizeBytes)
+      return this.#onOrderer(fileId, sendBody(COMMANDS.modify, head, source, sizeBytes, options))
+    })
+  }
+
+  /** Cuts an appender file. Rejects with `bad_range` if it is shorter. */
+  async truncate(fileId: string, sizeBytes: number, options: RequestOptions = {}): Promise<void> {
+    const body = writeChange(parseFileId(fileId).name, sizeBytes)
+    await this.#retry(options, () => this.#onOrderer(fileId, client => client.request(COMMANDS.truncate, body)))
+  }
+
+  /** Makes a plain file of an appender file, and says its new id. */
+  async regenerate(fileId: string, options: RequestOptions = {}): Promise<{ fileId: string }> {
+    const body = Buffer.from(parseFileId(fileId).name, 'latin1')
+    const answer = await this.#retry(options, () =>
+      this.#onOrderer(fileId, client => client.request(COMMANDS.regenerate, body)),
+    )
+    return { fileId: formatFileId(readGroupAndName(answer)) }
+  }
+
+  /** Does something with a source of known size, again if that may help. */
+  async #send<T>(
+    input: UploadInput,
+    options: RequestOptions,
+    attempt: (source: UploadSource, sizeBytes: number, count: number) => Promise<T>,
+  ): Promise<T> {
     const source = await openSource(this.#world.disk, input)
     try {
       const { sizeBytes } = source
-      if (sizeBytes === undefined)
-        throw new LocalError('the size of a slave file has to be known', { cause: undefined })
-      const head = writeSlave({ sizeBytes, prefix: options.prefix, extension }, masterName)
-      let sent: { crc32: number } | undefined
-      await this.#retry({ ...options, isRepeatable: () => source.repeatable }, async count => {
-        const servers = await this.#routes.forUpdate(masterId)
-        const send = (client: FrameClient) => {
-          const sendAll: BodySource = async pass => {
-            await pass([head])
-            sent = await source.send(piece => {
-              options.signal?.throwIfAborted()
-              return pass([piece])
-            })
-          }
-          return client.exchange(COMMANDS.uploadSlave, head.length + sizeBytes, sendAll, receiveWhole)
-        }
-        try {
-          await this.#onFirst(servers, send)
-        } catch (error) {
-          // The answer to an earlier attempt was lost, not the file.
-          const isOurs =
-            count > 0 && toDfsError(error).code === 'already_exists' && (await this.#is(fileId, sizeBytes, sent))
-          if (!isOurs) throw error
-        }
-      })
-      return { fileId, sizeBytes, crc32: sent!.crc32 }
+      if (sizeBytes === undefined) throw new LocalError('the size of the input has to be known', { cause: undefined })
+      const isRepeatable = () => source.repeatable
+      return await this.#retry({ ...options, isRepeatable }, count => attempt(source, sizeBytes, count))
     } finally {
       await source.close()
     }
   }
 
-  async #is(fileId: string, sizeBytes: number, sent: { crc32: number } | undefined): Promise<boolean> {
-    const found = await this.info(fileId)
-    return sent !== undefined && found.sizeBytes === sizeBytes && found.crc32 === sent.crc32
+  async #onOrderer<T>(fileId: string, ask: (client: FrameClient) => Promise<T>): Promise<T> {
+    return this.#onFirst(await this.#routes.forUpdate(fileId), ask)
   }
 
   /**
@@ -342,10 +400,7 @@ export class Client {
       merges: options.merge === true,
     }
     const body = writeSetMetadata(fields)
-    await this.#retry(options, async () => {
-      const servers = await this.#routes.forUpdate(fileId)
-      await this.#onFirst(servers, client => client.request(COMMANDS.setMetadata, body))
-    })
+    await this.#retry(options, () => this.#onOrderer(fileId, client => client.request(COMMANDS.setMetadata, body)))
   }
 
   /** The metadata of a file, empty if none was set; rejects with `not_found` if the file is not there. */
@@ -509,3 +564,26 @@ async function sendUpload(
 }
 
 function ignore(): void {}
+
+/** Sends a request whose body is a head and all of a source; `onSent` hears what the source was. */
+function sendBody(
+  command: number,
+  head: Buffer,
+  source: UploadSource,
+  sizeBytes: number,
+  { signal, onProgress }: TransferOptions,
+  onSent: (sent: { crc32: number }) => void = ignore,
+): (client: FrameClient) => Promise<Buffer> {
+  const sendAll: BodySource = async send => {
+    await send([head])
+    let bytes = 0
+    const sent = await source.send(async piece => {
+      signal?.throwIfAborted()
+      await send([piece])
+      bytes += piece.length
+      onProgress?.({ bytes, totalBytes: sizeBytes })
+    })
+    onSent(sent)
+  }
+  return client => client.exchange(command, head.length + sizeBytes, sendAll, receiveWhole)
+}

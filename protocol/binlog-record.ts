@@ -10,10 +10,11 @@
  *     batch     one more than the sequence of the last record that was durable when this one was written: it is what
  *               tells a torn, never acknowledged end from damage to something acknowledged
  *     timeMs    the source's clock, never decreasing over one source's records
- *     op        C create, D delete, U metadata is set; lower case: applied from a peer (FastDFS's letters); S the server
- *               has started
+ *     op        C create, D delete, U metadata is set; A append, M modify, T truncate an appender file; lower case: applied
+ *               from a peer (FastDFS's letters); S the server has started
  *     name      the file name, without the group; `-` for S
- *     extent    where the bytes are: `t:<token>` in a temporary file, `s` in the slot that the name says, `r` the same where
+ *     extent    where the bytes are: `t:<token>` in a temporary file, with `@<offset>+<bytes>` behind it or instead where they
+ *               belong in an appender file, `s` in the slot that the name says, `r` the same where
  *               another file was before, `-` for none, `!` for a file that the source could not read and this member goes
  *               without
  *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source, else `-`
@@ -27,7 +28,7 @@ import { crc32c } from '@node-rs/crc32'
 /** A name has up to 127 bytes, all numbers together under 150, the upload id 32: the rest is room for later fields. */
 export const RECORD_BYTES_MAX = 512
 
-export type BinlogOp = 'C' | 'D' | 'U' | 'c' | 'd' | 'u' | 'S'
+export type BinlogOp = 'C' | 'D' | 'U' | 'A' | 'M' | 'T' | 'c' | 'd' | 'u' | 'a' | 'm' | 't' | 'S'
 
 /** Where a record stands in the binlog of one source. */
 export interface BinlogPosition {
@@ -47,6 +48,8 @@ export interface BinlogRecord extends BinlogPosition {
   readonly name: string
   /** The temporary file the bytes wait in, or undefined: the file is gone already, or the op has none. */
   readonly token: string | undefined
+  /** Which bytes of an appender file; none of them, and where its new end is, of one that is truncated. */
+  readonly range?: { readonly offset: number; readonly bytes: number } | undefined
   /** The bytes are in the slot that the name says. */
   readonly inSlot?: boolean | undefined
   /** Another file of the source was in the slot before, and was deleted. */
@@ -58,7 +61,7 @@ export interface BinlogRecord extends BinlogPosition {
 }
 
 const LINE =
-  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDSUcdu]) (\S+) (-|!|s|r|t:[0-9a-z]+) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
+  /^([1-9]\d*) ([1-9]\d*) ([1-9]\d*) (\d+) ([CDSUAMTcduamt]) (\S+) (-|!|s|r|(?:t:[0-9a-z]+)?(?:@\d+\+\d+)?) (?:-|(\d+):(\d+):(\d+)) (?:-|([0-9a-f]{32})) ([0-9a-f]{8})$/
 
 /** Both digits of each byte: every record is checked several times on its way. */
 const HEX = Array.from({ length: 256 }, (_, byte) => byte.toString(16).padStart(2, '0'))
@@ -73,9 +76,11 @@ export function formatRecord(
   { epoch, sequence, batch, timeMs }: Pick<BinlogRecord, 'epoch' | 'sequence' | 'batch' | 'timeMs'>,
   record: Omit<BinlogRecord, 'epoch' | 'sequence' | 'batch' | 'timeMs'>,
 ): string {
-  const { op, name, token, lacksFile, inSlot, reused, origin, uploadId } = record
+  const { op, name, token, range, lacksFile, inSlot, reused, origin, uploadId } = record
   const slot = inSlot ? (reused ? 'r' : 's') : '-'
-  const extent = token !== undefined ? `t:${token}` : lacksFile ? '!' : slot
+  const part = token !== undefined ? `t:${token}` : ''
+  const place = range !== undefined ? `@${range.offset}+${range.bytes}` : ''
+  const extent = part + place || (lacksFile ? '!' : slot)
   const from = origin ? `${origin.storageId}:${origin.epoch}:${origin.sequence}` : '-'
   const fields = `${epoch} ${sequence} ${batch} ${timeMs} ${op} ${name} ${extent} ${from} ${uploadId ?? '-'}`
   return `${fields} ${checkOf(fields)}`
@@ -88,6 +93,7 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
   const [, epoch, sequence, batch, timeMs, op, name, extent, storageId, originEpoch, originSequence, uploadId, check] =
     match
   if (checkOf(line.slice(0, -9)) !== check) return undefined
+  const [part, place] = extent!.split('@')
   const isReused = extent === 'r'
   return {
     epoch: Number(epoch),
@@ -96,7 +102,8 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
     timeMs: Number(timeMs),
     op: op as BinlogOp,
     name: name!,
-    token: extent!.startsWith('t:') ? extent!.slice(2) : undefined,
+    token: part?.startsWith('t:') ? part.slice(2) : undefined,
+    ...(place !== undefined && { range: rangeOf(place) }),
     inSlot: isReused || extent === 's' ? true : undefined,
     reused: isReused ? true : undefined,
     lacksFile: extent === '!' ? true : undefined,
@@ -106,6 +113,11 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
         : { storageId: Number(storageId), epoch: Number(originEpoch), sequence: Number(originSequence) },
     uploadId,
   }
+}
+
+function rangeOf(place: string): { offset: number; bytes: number } {
+  const [offset, bytes] = place.split('+')
+  return { offset: Number(offset), bytes: Number(bytes) }
 }
 
 /** Whether `a` lies after `b`: a later epoch wins over any sequence. */

@@ -34,6 +34,13 @@ export const SET_METADATA_BYTES_MAX = SET_METADATA_FIXED_BYTES + 127 + METADATA_
 /** `uploadSlave` 21: length of the master's name 8, size 8, prefix 16, extension 6, the master's name, then the content. */
 export const SLAVE_FIXED_BYTES = 8 + 8 + PREFIX_FIELD_BYTES + EXTENSION_FIELD_BYTES
 
+/** `append` 24: length of the name 8, size 8, name, then the bytes. */
+export const APPEND_FIXED_BYTES = 16
+/** `modify` 34: length of the name 8, offset 8, size 8, name, then the bytes. */
+export const MODIFY_FIXED_BYTES = 24
+/** `truncate` 36: length of the name 8, new size 8, name. */
+export const TRUNCATE_FIXED_BYTES = 16
+
 export interface UploadFields {
   readonly storePathIndex: number
   readonly sizeBytes: number
@@ -161,6 +168,14 @@ export function writeSlave({ sizeBytes, prefix, extension }: SlaveFields, master
   writeString(buffer, prefix, 16, PREFIX_FIELD_BYTES)
   writeString(buffer, extension, 16 + PREFIX_FIELD_BYTES, EXTENSION_FIELD_BYTES)
   buffer.write(masterName, SLAVE_FIXED_BYTES, 'latin1')
+  return buffer
+}
+
+/** The fixed part of `append`, `modify` and `truncate`, and the name: numbers of 8 bytes, of which the first is its length. */
+export function writeChange(name: string, ...numbers: readonly number[]): Buffer {
+  const buffer = Buffer.alloc(8 + 8 * numbers.length + name.length)
+  for (const [i, number] of [name.length, ...numbers].entries()) writeInt64(buffer, number, 8 * i)
+  buffer.write(name, 8 + 8 * numbers.length, 'latin1')
   return buffer
 }
 

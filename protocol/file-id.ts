@@ -105,6 +105,8 @@ export interface NewFileName {
   readonly crc32: number
   /** Tells files of one second, size and content apart; 23 bits are used. Files in segments have none. */
   readonly salt?: number
+  /** Of an appender file the name does not say the size. */
+  readonly isAppender?: boolean
   readonly slot?: Slot
   /** From `tailOf`. */
   readonly tail: string
@@ -221,7 +223,7 @@ export function encodeFileName(file: NewFileName): string {
   bytes.writeUInt32LE(file.storageId, 0)
   bytes.writeUInt32BE(file.createTimeS, 4)
   bytes.writeUInt32BE(upperHalf(file), 8)
-  bytes.writeUInt32BE(file.sizeBytes >>> 0, 12)
+  bytes.writeUInt32BE(file.isAppender ? 0 : file.sizeBytes >>> 0, 12)
   bytes.writeUInt32BE(file.crc32, 16)
   const directory = directoryName(file.directoryIndex)
   const extent = file.slot === undefined ? '' : extentOf(file.slot)
@@ -239,8 +241,9 @@ export function tailOf(extension: string, padding: number): string {
   return padLength === 0 ? suffix : String(padding % 10 ** padLength).padStart(padLength, '0') + suffix
 }
 
-function upperHalf({ sizeBytes, salt = 0, slot }: NewFileName): number {
+function upperHalf({ sizeBytes, salt = 0, isAppender, slot }: NewFileName): number {
   if (slot !== undefined) return SEGMENT
+  if (isAppender) return (SIZE_IN_LOW_BITS | APPENDER | (salt & SALT_MASK)) >>> 0
   if (sizeBytes >= SIZE_WITHOUT_SALT_MIN) return Math.floor(sizeBytes / 2 ** 32)
   return (SIZE_IN_LOW_BITS | (salt & SALT_MASK)) >>> 0
 }

@@ -27,7 +27,7 @@ export interface Applier {
 }
 
 /** What a source ships of its own. */
-const SHIPPED_OPS: ReadonlySet<BinlogOp> = new Set(['C', 'D', 'U'])
+const SHIPPED_OPS: ReadonlySet<BinlogOp> = new Set(['C', 'D', 'U', 'A', 'M', 'T'])
 
 const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }
 

@@ -89,6 +89,7 @@ export class Backlog {
       own++
       end = sequence
       if (record.op === 'C') bytes += decodeFileName(record.name).sizeBytes ?? 0
+      else bytes += record.range?.bytes ?? 0
       if (own < READ_RECORDS_MAX) continue
       bytes += ((until - sequence) * bytes) / own
       own += until - sequence

@@ -10,7 +10,7 @@
  * Slots are made durable at the same time as their records: a flush is done when both are. Until then none of it was
  * acknowledged; of the last flush, recovery cuts what has no slot.
  */
-import { type BinlogOp, formatRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
+import { type BinlogOp, type BinlogRecord, formatRecord, type RecordOrigin } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import { type Clock, type Disk, type DiskFile, isFull } from '../runtime/world.ts'
 import { BINLOG_FILE_BYTES, binlogPath } from './binlog-files.ts'
@@ -27,6 +27,7 @@ export interface RecordDraft {
   readonly op: BinlogOp
   readonly name: string
   readonly token?: string | undefined
+  readonly range?: BinlogRecord['range']
   readonly inSlot?: boolean
   readonly reused?: boolean | undefined
   readonly lacksFile?: boolean | undefined
@@ -258,10 +259,10 @@ export class Binlog {
       count++
       let sequence = firstSequence
       for (const draft of drafts) {
-        const { op, name, token, inSlot, reused, lacksFile, origin, uploadId, slot } = draft
+        const { op, name, token, range, inSlot, reused, lacksFile, origin, uploadId, slot } = draft
         const recordMs = draft.timeMs ?? timeMs
         const place = { epoch, sequence, batch: first, timeMs: recordMs }
-        lines.push(formatRecord(place, { op, name, token, inSlot, reused, lacksFile, origin, uploadId }))
+        lines.push(formatRecord(place, { op, name, token, range, inSlot, reused, lacksFile, origin, uploadId }))
         if (slot !== undefined) slots.push(slot)
         if (isShipped(draft)) {
           lastOwn = sequence

@@ -32,6 +32,8 @@ export interface CheckpointParts {
   readonly positions: () => readonly SourcePosition[]
   /** Where the own slots end that have records. */
   readonly slotEnds: () => readonly SlotEnd[]
+  /** No record up to this one will be done again. */
+  readonly onCovered: (sequence: number) => Promise<void>
 }
 
 export class Checkpoints {
@@ -105,5 +107,6 @@ export class Checkpoints {
     await writeCheckpoint(disk, dataDirectory, checkpoint)
     this.#sequence = sequence
     open()
+    await this.#parts.onCovered(sequence)
   }
 }

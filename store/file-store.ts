@@ -1,21 +1,32 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
+
+import type { BinlogOp, BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, tailOf } from '../protocol/file-id.ts'
+import {
+  decodeFileName,
+  encodeFileName,
+  extensionOf,
+  type FileNameParts,
+  SALT_BITS,
+  tailOf,
+} from '../protocol/file-id.ts'
 import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import type { Cancel, DiskError, World } from '../runtime/world.ts'
 import { allDone } from './all-done.ts'
+import { type AppenderChange, AppenderFiles } from './appender-files.ts'
 import { AppliedRecords, discard } from './applied-records.ts'
 import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
+import { BLOCK_BYTES } from './block-pool.ts'
 import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
 import { groupBy } from './group-by.ts'
 import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
-import { IncomingFile, isCached } from './incoming-file.ts'
+import { type FileKind, IncomingFile, isCached } from './incoming-file.ts'
 import { encodeMetadata, IncomingMetadata, placeMetadata, readMetadataFile, removeMetadata } from './metadata-file.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
@@ -26,11 +37,20 @@ import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './s
 import { REUSE, SlotSpace } from './slot-space.ts'
 import { SlotWriter } from './slot-writer.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type { ChangeMetadata, PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
+import type {
+  ChangeMetadata,
+  PackedUpload,
+  RecoveryReport,
+  Shipment,
+  ShippedContent,
+  Store,
+  Stored,
+  Upload,
+} from './store.ts'
 import type { StoreOptions } from './store-options.ts'
 import type { StorePath } from './store-path.ts'
 import { StorePaths } from './store-paths.ts'
-import { StoredFile } from './stored-file.ts'
+import { type OpenFile, StoredFile } from './stored-file.ts'
 import { UploadIds } from './upload-ids.ts'
 
 export class FileStore implements Store {
@@ -55,6 +75,7 @@ export class FileStore implements Store {
   readonly #changing = new Map<string, Promise<unknown>>()
   readonly #deleting = new Map<string, Promise<boolean>>()
   readonly #applied: AppliedRecords
+  readonly #appenders: AppenderFiles
   #stopTicks: readonly Cancel[] = []
   #tokens = 0
   #looking: Promise<void> | undefined
@@ -76,6 +97,7 @@ export class FileStore implements Store {
     this.#log = log
     this.#onPhase = onPhase
     this.#paths = paths
+    this.#appenders = new AppenderFiles(world.disk)
     this.storageId = identity.storageId
     this.group = identity.group
     this.epoch = identity.epoch
@@ -101,6 +123,7 @@ export class FileStore implements Store {
       ...{ disk: world.disk, dataDirectory, log, binlog, paths, catalogue, slotSpace: this.#slotSpace },
       positions: () => this.positions,
       slotEnds: () => slotWriter.ends,
+      onCovered: sequence => this.#appenders.forget(sequence),
     })
     for (const { uploadId, ...stored } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(stored))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
@@ -145,10 +168,12 @@ export class FileStore implements Store {
     return this.#binlog.failure
   }
 
-  async receive(storePathIndex: number, expectedBytes: number, kind?: 'slave'): Promise<IncomingFile> {
+  async receive(storePathIndex: number, expectedBytes: number, kind?: FileKind): Promise<IncomingFile> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
-    const path = this.#paths.choose(storePathIndex, expectedBytes)
-    return this.#newFile(path, expectedBytes, kind)
+    // A part will be in its file, too.
+    const path = this.#paths.choose(storePathIndex, kind === 'part' ? 2 * expectedBytes : expectedBytes)
+    const create = () => IncomingFile.create(this.#world.disk, path, this.#newToken(), { expectedBytes, kind })
+    return this.#paths.guard(path, create)
   }
 
   async create(file: IncomingFile, upload: Upload): Promise<Stored> {
@@ -175,6 +200,77 @@ export class FileStore implements Store {
     })
   }
 
+  async writeAppender(name: string, part: IncomingFile, offset?: number): Promise<Stored | undefined> {
+    const { token, sizeBytes: bytes } = part
+    let isRecorded = false
+    try {
+      await this.#seal(part)
+      return await this.#changeAppender(name, sizeBytes => {
+        const at = offset ?? sizeBytes
+        if (at > sizeBytes) throw new DfsError('bad_range', `the file has ${sizeBytes} bytes`)
+        isRecorded = true
+        return { op: offset === undefined ? 'A' : 'M', token, range: { offset: at, bytes } }
+      })
+    } catch (error) {
+      if (isNowhere(error)) isRecorded = false
+      throw error
+    } finally {
+      if (!isRecorded) await part.discard()
+    }
+  }
+
+  async truncateAppender(name: string, sizeBytes: number): Promise<boolean> {
+    const changed = await this.#changeAppender(name, before => {
+      if (sizeBytes > before) throw new DfsError('bad_range', `the file has ${before} bytes`)
+      return { op: 'T', token: undefined, range: { offset: sizeBytes, bytes: 0 } }
+    })
+    return changed !== undefined
+  }
+
+  regenerate(name: string): Promise<Stored | undefined> {
+    const { tail, storePathIndex } = admitAppender(name)
+    return this.#alone(name, async () => {
+      const file = await this.open(name)
+      if (file === undefined) return undefined
+      const copy = await this.receive(storePathIndex, file.sizeBytes)
+      try {
+        await copyBlocks(file, copy)
+      } catch (error) {
+        await copy.discard()
+        throw error
+      } finally {
+        await file.close()
+      }
+      const stored = await this.#create(copy, { extension: extensionOf(tail), uploadId: undefined })
+      const metadata = await this.readMetadata(decodeFileName(name))
+      if (metadata !== undefined) await this.changeMetadata(stored.name, async () => metadata)
+      await this.#delete(name)
+      return stored
+    })
+  }
+
+  /** Records what is to become of an appender file of so many bytes, and does it. */
+  #changeAppender(
+    name: string,
+    change: (sizeBytes: number) => Pick<RecordDraft, 'op' | 'token'> & { range: { offset: number; bytes: number } },
+  ): Promise<Stored | undefined> {
+    const file = admitAppender(name)
+    const path = this.#paths.of(file)
+    return this.#alone(name, async () => {
+      const opened = await this.open(name)
+      if (opened === undefined) return undefined
+      await opened.close()
+      const draft = change(opened.sizeBytes)
+      const at = { offset: draft.range.offset, token: draft.token }
+      let sequence = 0
+      await this.#binlog.append(place => {
+        sequence = place.sequence
+        return { ...draft, name, effect: () => this.#applyChange(path, file, at) }
+      })
+      return { name, sequence }
+    })
+  }
+
   packs(sizeBytes: number): boolean {
     const { segmentFileBytesMax } = this.#options
     return segmentFileBytesMax > 0 && sizeBytes <= Math.min(segmentFileBytesMax, PACKED_BYTES_MAX)
@@ -195,7 +291,7 @@ export class FileStore implements Store {
     return content
   }
 
-  async open(name: string, times?: 'once'): Promise<StoredFile | undefined> {
+  async open(name: string, times?: 'once'): Promise<OpenFile | undefined> {
     const parts = decodeFileName(name)
     const { kind, sizeBytes } = parts
     const path = this.#paths.of(parts)
@@ -203,7 +299,7 @@ export class FileStore implements Store {
     const { disk } = this.#world
     try {
       if (kind === 'slave') return await StoredFile.openSlave(disk, path.pathOf(parts))
-      if (sizeBytes === undefined) throw notKept()
+      if (sizeBytes === undefined) return await this.#appenders.open(path, parts)
       return await StoredFile.open(disk, path.pathOf(parts), sizeBytes, parts.crc32, way)
     } catch (error) {
       if ((error as DiskError).errno !== 'ENOENT') throw error
@@ -221,7 +317,6 @@ export class FileStore implements Store {
 
   async has(name: string): Promise<boolean> {
     const file = decodeFileName(name)
-    if (file.kind === 'appender') throw notKept()
     const found = await this.#found(
       file,
       this.#isInPlace(name, file).then(isThere => isThere || undefined),
@@ -408,7 +503,7 @@ export class FileStore implements Store {
     for (const path of this.#paths.all) await path.segments.close()
   }
 
-  async #create(file: IncomingFile, { extension, uploadId }: Upload): Promise<Stored> {
+  async #create(file: IncomingFile, { extension, uploadId, isAppender = false }: Upload): Promise<Stored> {
     await this.#seal(file)
     const { sizeBytes, crc32 } = file
     return this.#record(file, uploadId, ({ sequence, timeMs }) =>
@@ -421,6 +516,7 @@ export class FileStore implements Store {
         crc32,
         // Second and sequence together never come twice, so no name does either; that needs no look at the disk.
         salt: sequence,
+        isAppender,
         tail: this.#tailOf(extension),
       }),
     )
@@ -542,6 +638,7 @@ export class FileStore implements Store {
     const path = this.#paths.of(file)
     const fields = { name, lacksFile, origin, uploadId, timeMs }
     if (record.op === 'D') return { op: 'd', ...fields, effect: () => this.#remove(path, name) }
+    if (record.range !== undefined) return this.#changeOf(path, file, record, content, fields)
     if (content instanceof IncomingFile) {
       const { token } = content
       return { op: 'c', ...fields, token, effect: () => this.#place(path, token, name) }
@@ -559,6 +656,22 @@ export class FileStore implements Store {
       reused: record.reused,
       slot: { storePathIndex, storageId: storageId!, ...slot!, bytes: content, reused: record.reused },
     }
+  }
+
+  /** What a peer did to an appender file; of bytes that are there no more, something that comes later tells. */
+  #changeOf(
+    path: StorePath,
+    file: FileNameParts,
+    { op, range }: BinlogRecord,
+    content: ShippedContent,
+    fields: Pick<RecordDraft, 'name' | 'lacksFile' | 'origin' | 'timeMs'>,
+  ): RecordDraft {
+    const { offset } = range!
+    const part = content instanceof IncomingFile ? content : undefined
+    const token = part?.token
+    const draft = { op: LOWER[op]!, ...fields, token, range: { offset, bytes: part?.sizeBytes ?? 0 } }
+    if (part === undefined && op !== 'T') return draft
+    return { ...draft, effect: () => this.#applyChange(path, file, { offset, token }) }
   }
 
   /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */
@@ -596,11 +709,6 @@ export class FileStore implements Store {
     }
   }
 
-  #newFile(path: StorePath, expectedBytes: number, kind: 'slave' | undefined): Promise<IncomingFile> {
-    const about = { expectedBytes, isSlave: kind === 'slave' }
-    return this.#paths.guard(path, () => IncomingFile.create(this.#world.disk, path, this.#newToken(), about))
-  }
-
   #newToken(): string {
     return `${this.#identity.bootCount}n${this.#tokens++}`
   }
@@ -633,6 +741,20 @@ export class FileStore implements Store {
     throw error
   }
 
+  /** A path on which that fails changes no more files: whatever comes later builds on it, and a start does it again. */
+  async #applyChange(path: StorePath, file: FileNameParts, change: AppenderChange): Promise<void> {
+    this.#onPhase('recorded')
+    this.#checkpoints.noteChange()
+    try {
+      await this.#appenders.change(path, file, this.#binlog.reach.given, change)
+    } catch (error) {
+      this.#log.error({ err: error, name: file.baseName }, 'an appender file could not be changed')
+      if (!(error instanceof DfsError)) path.fail(error as Error)
+      throw error
+    }
+    this.#onPhase('renamed')
+  }
+
   async #remove(path: StorePath, name: string): Promise<void> {
     this.#onPhase('recorded')
     this.#checkpoints.noteChange()
@@ -650,9 +772,21 @@ export class FileStore implements Store {
   }
 }
 
-function notKept(): DfsError {
-  return new DfsError('bad_file_id', 'files of this kind are not kept here')
+/** Throws `bad_request` unless a name is that of an appender file. */
+function admitAppender(name: string): FileNameParts {
+  const file = decodeFileName(name)
+  if (file.kind !== 'appender') throw new DfsError('bad_request', 'this is not an appender file')
+  return file
 }
+
+async function copyBlocks(from: OpenFile, to: IncomingFile): Promise<void> {
+  const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
+  for (let block = 0; block * BLOCK_BYTES < from.sizeBytes; block++)
+    await to.write(await from.readBlocks(block, buffer))
+}
+
+/** What is applied from a peer. */
+const LOWER: Readonly<Partial<Record<BinlogOp, BinlogOp>>> = { A: 'a', M: 'm', T: 't' }
 
 function isNowhere(error: unknown): boolean {
   return error instanceof NotRecordedError

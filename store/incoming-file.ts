@@ -17,6 +17,12 @@ export function isCached(expectedBytes: number): boolean {
   return expectedBytes > 0 && expectedBytes < DIRECT_BYTES_MIN
 }
 
+/**
+ * What a file will be: plain, with a sidecar if it has several blocks; a slave or appender file, whose name does not say its
+ * size, with one in any case; or a part of an appender file, without.
+ */
+export type FileKind = 'plain' | 'slave' | 'appender' | 'part'
+
 export class IncomingFile {
   readonly storePath: StorePath
   /** Names the temporary file, also in the binlog record. */
@@ -28,21 +34,20 @@ export class IncomingFile {
   readonly #sums = new SidecarWriter()
   #sizeBytes = 0
   #open = true
-  /** Its name will not say its size: it has a sidecar in any case. */
-  readonly #isSlave: boolean
+  readonly #kind: FileKind
 
   private constructor(
     disk: Disk,
     storePath: StorePath,
     token: string,
     file: DiskFile,
-    { expectedBytes, isSlave }: { expectedBytes: number; isSlave: boolean },
+    { expectedBytes, kind }: { expectedBytes: number; kind: FileKind },
   ) {
     this.#disk = disk
     this.storePath = storePath
     this.token = token
     this.#file = file
-    this.#isSlave = isSlave
+    this.#kind = kind
     this.#reservedBytes = expectedBytes
     storePath.reserve(expectedBytes)
   }
@@ -52,11 +57,11 @@ export class IncomingFile {
     disk: Disk,
     storePath: StorePath,
     token: string,
-    { expectedBytes = 0, isSlave = false } = {},
+    { expectedBytes = 0, kind = 'plain' }: { expectedBytes?: number; kind?: FileKind | undefined } = {},
   ): Promise<IncomingFile> {
     const way = isCached(expectedBytes) ? undefined : 'direct'
     const file = await disk.open(storePath.temporaryPath(token), 'create', way)
-    return new IncomingFile(disk, storePath, token, file, { expectedBytes, isSlave })
+    return new IncomingFile(disk, storePath, token, file, { expectedBytes, kind })
   }
 
   get sizeBytes(): number {
@@ -106,7 +111,7 @@ export class IncomingFile {
   async seal(): Promise<void> {
     const { syncs } = this.storePath
     const synced = syncs ? [this.#file.sync()] : []
-    if (this.#isSlave || hasSidecar(this.#sizeBytes)) synced.push(this.#writeSidecar(syncs))
+    if (this.#hasSidecar()) synced.push(this.#writeSidecar(syncs))
     // Both have ended before anybody clears away after a failure: a sidecar that came later would be left behind.
     await allDone(synced)
     await this.#close()
@@ -120,6 +125,10 @@ export class IncomingFile {
     this.#reservedBytes = 0
     await this.#disk.remove(this.storePath.temporaryPath(this.token)).catch(ignoreMissing)
     await this.#disk.remove(sidecarPath(this.storePath.temporaryPath(this.token))).catch(ignoreMissing)
+  }
+
+  #hasSidecar(): boolean {
+    return this.#kind === 'plain' ? hasSidecar(this.#sizeBytes) : this.#kind !== 'part'
   }
 
   async #writeSidecar(syncs: boolean): Promise<void> {

@@ -1,6 +1,7 @@
 /**
  * What happens to one name more than once: a slave file is deleted and comes again, metadata is replaced. At a start only the
- * last of it is done again: of what it replaced, a temporary file may have come back with a power cut.
+ * last of it is done again: of what it replaced, a temporary file may have come back with a power cut. Of an appender file all
+ * changes are done again, each over what the others have left.
  *
  *     records   C x  U x  D x  C x  U x  U x
  *     redone                   C x       U x
@@ -8,6 +9,7 @@
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
 import type { Disk } from '../runtime/world.ts'
+import { redoAppender } from './appender-files.ts'
 import { placeMetadata, removeMetadata } from './metadata-file.ts'
 import { placeAgain, removeFile } from './placing.ts'
 import type { StorePath } from './store-path.ts'
@@ -17,6 +19,9 @@ export class LastChanges {
   /** The temporary file of a name's metadata; undefined if the file was deleted. */
   readonly #metadata = new Map<string, string | undefined>()
 
+  /** Changes of appender files, in order. */
+  readonly #appenders = new Map<string, BinlogRecord[]>()
+
   /** Takes note of a record; false if its effect on the file itself is for others to do again. */
   note(record: BinlogRecord): boolean {
     const { op, name, token } = record
@@ -25,7 +30,16 @@ export class LastChanges {
       if (token !== undefined) this.#metadata.set(name, token)
       return true
     }
-    if (isDelete(record)) this.#metadata.set(name, undefined)
+    if (isDelete(record)) {
+      this.#metadata.set(name, undefined)
+      this.#appenders.delete(name)
+    }
+    if (record.range !== undefined) {
+      const changes = this.#appenders.get(name) ?? []
+      changes.push(record)
+      this.#appenders.set(name, changes)
+      return true
+    }
     if (decodeFileName(name).kind !== 'slave') return false
     this.#slaves.set(name, record)
     return true
@@ -38,6 +52,11 @@ export class LastChanges {
       if (storePath === undefined) continue
       if (isDelete(record)) await removeFile(disk, storePath, name)
       else if (record.token !== undefined && !(await placeAgain(disk, storePath, record.token, name))) missing.add(name)
+    }
+    for (const [name, records] of this.#appenders) {
+      const storePath = pathOf(name, storePaths)
+      if (storePath === undefined) continue
+      if (!(await redoAppender(disk, storePath, decodeFileName(name), records))) missing.add(name)
     }
     for (const [name, token] of this.#metadata) {
       const storePath = pathOf(name, storePaths)

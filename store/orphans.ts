@@ -109,10 +109,11 @@ function directoriesOf({ from, to }: Gap): number[] {
 
 /** Whether a name was made with a sequence of a gap. */
 function mayBeOf(file: FileNameParts, { from, to }: Gap): boolean {
-  if (file.kind !== 'plain' || file.sizeBytes === undefined) return false
+  if (file.kind !== 'plain' && file.kind !== 'appender') return false
+  const { sizeBytes = 0 } = file
   // The sequence is known but for its high bits: the first one from the gap's beginning is as good as any.
   const [known, modulus] =
     file.salt === undefined ? [file.directoryIndex, DIRECTORIES_MAX] : [file.salt, 2 ** SALT_BITS]
   const sequence = from + ((known - (from % modulus) + modulus) % modulus)
-  return sequence <= to && directoryIndexOf(sequence, file.sizeBytes) === file.directoryIndex
+  return sequence <= to && directoryIndexOf(sequence, sizeBytes) === file.directoryIndex
 }

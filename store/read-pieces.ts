@@ -5,7 +5,7 @@
  *     buffer 2                            |read 2|- 2 is sent ---|read 4|
  */
 import { BLOCK_BYTES, type BlockPool } from './block-pool.ts'
-import type { StoredFile } from './stored-file.ts'
+import type { OpenFile } from './stored-file.ts'
 
 /** Buffers of one reader: with fewer, sending waits for the disk. A slow receiver keeps them all. */
 const BUFFERS_MAX = 3
@@ -15,7 +15,7 @@ const BUFFERS_MAX = 3
  * reading throws, `corrupt` for a piece with a bad block, when all before it have been given.
  */
 export async function* readPieces(
-  file: StoredFile,
+  file: OpenFile,
   pool: BlockPool,
   range: { readonly from: number; readonly until: number },
 ): AsyncGenerator<Buffer, void, void> {
@@ -49,7 +49,7 @@ export async function* readPieces(
 }
 
 /** Reads what a buffer holds of a range; blocks are read whole, because they are checked. */
-async function readPiece(file: StoredFile, from: number, until: number, buffer: Buffer): Promise<Buffer> {
+async function readPiece(file: OpenFile, from: number, until: number, buffer: Buffer): Promise<Buffer> {
   const skipped = from % BLOCK_BYTES
   const blocks = Math.ceil((skipped + until - from) / BLOCK_BYTES)
   const read = await file.readBlocks((from - skipped) / BLOCK_BYTES, buffer.subarray(0, blocks * BLOCK_BYTES))

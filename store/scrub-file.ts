@@ -7,6 +7,7 @@ import type { Damage } from './quarantine.ts'
 import { blockCount } from './sidecar.ts'
 import { contentOf, isDamagedHeaderOf, isHeaderOf, readSlotHeader, SLOT_HEADER_BYTES } from './slot.ts'
 import type { Store } from './store.ts'
+import { StoredFile } from './stored-file.ts'
 
 /** What is counted for opening a file or listing a directory, beside its bytes: a disk has to move for it. */
 export const SEEK_BYTES = 4096
@@ -113,6 +114,8 @@ async function readBlock(store: Store, reading: FileReading, file: FileNameParts
   const stored = await store.open(reading.name)
   if (stored === undefined) return { bytes: SEEK_BYTES, verdict: GONE }
   try {
+    // Only of these the name says what they have to be.
+    if (!(stored instanceof StoredFile)) return { bytes: SEEK_BYTES, verdict: GOOD }
     const { name, block: index } = reading
     if (index >= blockCount(stored.sizeBytes)) return { bytes: SEEK_BYTES, verdict: judgeBlocks(reading, file) }
     const { block, isGood } = await stored.examineBlock(index, buffer)

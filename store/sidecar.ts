@@ -1,7 +1,7 @@
 /**
- * The sidecar of a plain file of more than one block, and of every slave file: a CRC32 for each block, so that any range can
+ * The sidecar of a plain file of more than one block, and of every slave and appender file: a CRC32 for each block, so that any range can
  * be checked before it is sent. Together they make the CRC32 in its name, which alone covers a plain file of one block. The
- * name of a slave file tells nothing of it: its size stands here alone.
+ * names of the others tell nothing of their bytes: their size stands here alone.
  *
  *     <name>~sum
  *     0       4       8            12          16           24
@@ -16,6 +16,7 @@
  */
 import { crc32, crc32c } from '@node-rs/crc32'
 import { readInt64, writeInt64 } from '../protocol/frame.ts'
+import type { Disk } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import { joinedCrc32, shiftOf } from './joined-crc32.ts'
 
@@ -77,18 +78,63 @@ export class SidecarWriter {
   }
 }
 
-/** The size and CRC32 of a file that only its sidecar tells of; undefined unless this is one of the version that does. */
-export function readSidecar(bytes: Buffer): { sizeBytes: number; crc32: number } | undefined {
-  if (bytes.length < SIDECAR_HEADER_BYTES) return undefined
-  const sizeBytes = readInt64(bytes, 16)
-  const blocks = blockCount(sizeBytes)
-  if (sumOfBlocks(bytes, sizeBytes) !== crc32 || bytes.length !== crcOffset(blocks)) return undefined
-  let sum = 0
-  for (let index = 0; index < blocks; index++) {
-    const left = sizeBytes - index * BLOCK_BYTES
-    sum = joinedCrc32(sum, bytes.readUInt32BE(crcOffset(index)), left < BLOCK_BYTES ? shiftOf(left) : BLOCK_SHIFT)
+/** The sidecar of a file that only its sidecar tells of, as a whole: a MiB for 64 GiB. */
+export class Sidecar {
+  #bytes: Buffer
+
+  private constructor(bytes: Buffer) {
+    this.#bytes = bytes
   }
-  return { sizeBytes, crc32: sum }
+
+  /** Reads the sidecar of a file; undefined if there is none, or it is none of the version that tells of it. */
+  static async read(disk: Disk, path: string): Promise<Sidecar | undefined> {
+    if ((await disk.stat(sidecarPath(path))) === undefined) return undefined
+    const file = await disk.open(sidecarPath(path), 'read')
+    try {
+      const bytes = Buffer.alloc(await file.sizeBytes())
+      if ((await file.read(bytes, 0)) < SIDECAR_HEADER_BYTES) return undefined
+      const sidecar = new Sidecar(bytes)
+      const isWhole = bytes.length >= crcOffset(blockCount(sidecar.sizeBytes))
+      return isWhole && sumOfBlocks(bytes, sidecar.sizeBytes) === crc32 ? sidecar : undefined
+    } finally {
+      await file.close()
+    }
+  }
+
+  get bytes(): Buffer {
+    return this.#bytes
+  }
+
+  get sizeBytes(): number {
+    return readInt64(this.#bytes, 16)
+  }
+
+  /** Of the whole file. */
+  get crc32(): number {
+    let sum = 0
+    for (let block = 0; block < blockCount(this.sizeBytes); block++) {
+      const left = this.sizeBytes - block * BLOCK_BYTES
+      const shift = left < BLOCK_BYTES ? shiftOf(left) : BLOCK_SHIFT
+      sum = joinedCrc32(sum, this.#bytes.readUInt32BE(crcOffset(block)), shift)
+    }
+    return sum
+  }
+
+  /** Makes it that of a file of another size; the blocks at the old and new end have to be summed. */
+  resize(sizeBytes: number): void {
+    const bytes = Buffer.alloc(crcOffset(blockCount(sizeBytes)))
+    this.#bytes.copy(bytes)
+    writeInt64(bytes, sizeBytes, 16)
+    this.#bytes = bytes
+  }
+
+  sumOf(block: number): number {
+    return this.#bytes.readUInt32BE(crcOffset(block))
+  }
+
+  sum(block: number, bytes: Uint8Array): void {
+    this.#bytes.writeUInt32BE(crc32(bytes), crcOffset(block))
+  }
 }
 
 /** What the blocks are summed with, if a header belongs to the sidecar of a file of this size. */

@@ -44,6 +44,7 @@ export class StorePath {
   readonly #made = new Uint8Array((DIRECTORIES * DIRECTORIES) / 8)
   /** Directories whose entries changed since the last checkpoint. */
   #changed = new Set<string>()
+  #changedFiles = new Set<string>()
   #space = { totalBytes: 0, freeBytes: 0 }
   #failure: Error | undefined
 
@@ -156,18 +157,38 @@ export class StorePath {
     this.#changed.add(join(this.root, 'data', file.directory))
   }
 
+  /** The same of a file that changed in place. */
+  noteFile(path: string): void {
+    this.#changedFiles.add(path)
+  }
+
   /** Makes all changes so far durable. */
   async syncChanges(): Promise<void> {
     const changed = this.#changed
+    const changedFiles = this.#changedFiles
     this.#changed = new Set()
+    this.#changedFiles = new Set()
     try {
+      for (const path of changedFiles) await this.#syncFile(path)
       for (const directory of changed) await this.#disk.syncDirectory(directory)
       await this.segments.syncChanges()
     } catch (error) {
+      for (const path of changedFiles) this.#changedFiles.add(path)
       for (const directory of changed) this.#changed.add(directory)
       // Not every file system tells the truth when it is asked again.
       this.fail(error as Error)
       throw error
+    }
+  }
+
+  async #syncFile(path: string): Promise<void> {
+    // One that is not there was deleted since.
+    if ((await this.#disk.stat(path)) === undefined) return
+    const file = await this.#disk.open(path, 'update')
+    try {
+      await file.sync()
+    } finally {
+      await file.close()
     }
   }
 

@@ -4,11 +4,11 @@ import type { FileNameParts } from '../protocol/file-id.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
 import type { BinlogCursor, ReadRecord, SequenceRange } from './binlog-reader.ts'
-import type { IncomingFile } from './incoming-file.ts'
+import type { FileKind, IncomingFile } from './incoming-file.ts'
 import type { IncomingMetadata } from './metadata-file.ts'
 import type { Recovery } from './recovery.ts'
 import type { SourceLife } from './source-lives.ts'
-import type { StoredFile } from './stored-file.ts'
+import type { OpenFile } from './stored-file.ts'
 
 /** What recovery has to report. */
 export type RecoveryReport = Omit<
@@ -59,6 +59,7 @@ export interface Upload {
   /** Without the dot; may be empty. */
   readonly extension: string
   readonly uploadId: string | undefined
+  readonly isAppender?: boolean
 }
 
 /** The same of one whose bytes are at hand. */
@@ -87,7 +88,7 @@ export interface Store {
   readonly failure: Error | undefined
 
   /** Opens a temporary file on a store path, or on one of the store's choice. Rejects with `no_space`. */
-  receive(storePathIndex: number, expectedBytes: number, kind?: 'slave'): Promise<IncomingFile>
+  receive(storePathIndex: number, expectedBytes: number, kind?: FileKind): Promise<IncomingFile>
   /**
    * Makes an uploaded file durable and visible, and names it; a known upload id gives the name it already has. The file
    * belongs to the store from here on, whatever happens.
@@ -95,6 +96,15 @@ export interface Store {
   create(file: IncomingFile, upload: Upload): Promise<Stored>
   /** The same for a slave file, which has its name already. Rejects with `already_exists`. */
   createSlave(file: IncomingFile, name: string): Promise<Stored>
+  /**
+   * Writes a part into an appender file of this source: at its end, or at an offset that is not behind it. The part belongs to
+   * the store from here on. Undefined if the file is not here; rejects with `bad_range`.
+   */
+  writeAppender(name: string, part: IncomingFile, offset?: number): Promise<Stored | undefined>
+  /** Cuts an appender file of this source; false if it is not here. Rejects with `bad_range` if it is shorter. */
+  truncateAppender(name: string, sizeBytes: number): Promise<boolean>
+  /** Makes a plain file of an appender file of this source, under a new name; undefined if it is not here. */
+  regenerate(name: string): Promise<Stored | undefined>
   /** Whether a file of this size is packed into a segment. */
   packs(sizeBytes: number): boolean
   /**
@@ -103,7 +113,7 @@ export interface Store {
    */
   pack(slot: Buffer, upload: PackedUpload): Promise<Stored>
   /** Opens a file of its own by its name; undefined if it is not here. `once` is for who does not read it again soon. */
-  open(name: string, times?: 'once'): Promise<StoredFile | undefined>
+  open(name: string, times?: 'once'): Promise<OpenFile | undefined>
   /** A file that was read lately. */
   cached(name: string): Buffer | undefined
   /** Reads a file that is in a segment, checked, into a buffer with room for its slot; undefined if it is not here. */

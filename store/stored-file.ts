@@ -8,8 +8,8 @@ import {
   BLOCK_SHIFT,
   crcOffset,
   hasSidecar,
-  readSidecar,
   SIDECAR_HEADER_BYTES,
+  Sidecar,
   sidecarPath,
   sumOfBlocks,
 } from './sidecar.ts'
@@ -23,6 +23,9 @@ interface Sums {
   readonly crcs: Buffer
   readonly sumOf: (block: Uint8Array) => number
 }
+
+/** A file of its own that is read, whatever its kind. */
+export type OpenFile = Pick<StoredFile, 'sizeBytes' | 'crc32' | 'readBlocks' | 'crc32Of' | 'close'>
 
 export class StoredFile {
   readonly sizeBytes: number
@@ -58,12 +61,13 @@ export class StoredFile {
    * Opens a file whose name says neither: its sidecar does. Rejects with a DiskError, errno `ENOENT` if it is not there, and
    * with `corrupt` without a sidecar.
    */
-  static async openSlave(disk: Disk, path: string, way?: 'direct'): Promise<StoredFile> {
-    const file = await disk.open(path, 'read', way)
+  static async openSlave(disk: Disk, path: string): Promise<StoredFile> {
+    const file = await disk.open(path, 'read')
     try {
-      const described = await describe(disk, path)
-      if (described === undefined) throw new DfsError('corrupt', `${path} has no sidecar that says what it is`)
-      return new StoredFile(disk, path, file, { ...described, isNamed: false })
+      const sidecar = await Sidecar.read(disk, path)
+      if (sidecar === undefined) throw new DfsError('corrupt', `${path} has no sidecar that says what it is`)
+      const { sizeBytes, crc32 } = sidecar
+      return new StoredFile(disk, path, file, { sizeBytes, crc32, isNamed: false })
     } catch (error) {
       await file.close()
       throw error
@@ -138,24 +142,6 @@ export class StoredFile {
     } finally {
       await sidecar.close()
     }
-  }
-}
-
-/** What a sidecar says of the whole file; undefined if there is none, or it is none of ours. */
-async function describe(disk: Disk, path: string): Promise<{ sizeBytes: number; crc32: number } | undefined> {
-  const bytes = await readWhole(disk, sidecarPath(path))
-  return bytes === undefined ? undefined : readSidecar(bytes)
-}
-
-/** Sidecars of files of 64 GiB have a MiB. */
-async function readWhole(disk: Disk, path: string): Promise<Buffer | undefined> {
-  if ((await disk.stat(path)) === undefined) return undefined
-  const file = await disk.open(path, 'read')
-  try {
-    const bytes = Buffer.alloc(await file.sizeBytes())
-    return bytes.subarray(0, await file.read(bytes, 0))
-  } finally {
-    await file.close()
   }
 }
 

@@ -1,7 +1,6 @@
 /** The receiving end of sync: takes the records of a source, with their files, and applies them in order. */
 import { decodeRecord, RECORD_BYTES_MAX } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import type { FileNameParts } from '../../protocol/file-id.ts'
 import {
   readSyncPosition,
   readSyncRecord,
@@ -15,7 +14,7 @@ import {
 import { FrameCutError } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { SocketError } from '../../runtime/world.ts'
-import { checkContent, type IncomingFile } from '../../store/incoming-file.ts'
+import { checkContent, type FileKind, type IncomingFile } from '../../store/incoming-file.ts'
 import { decodeMetadata, METADATA_FILE_BYTES_MAX } from '../../store/metadata-file.ts'
 import { SLOT_BYTES_MAX, stateOf } from '../../store/slot.ts'
 import type { Shipment, ShippedRecord } from '../../store/store.ts'
@@ -66,7 +65,7 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   }
   const begun = await partials.take(shipped, fields.offset)
   if (begun === undefined && fields.offset > 0) throw new DfsError('unavailable', 'the file does not begin here')
-  const file = begun ?? (await store.receive(parts.storePathIndex, request.body.bodyLeft, slaveOr(parts)))
+  const file = begun ?? (await store.receive(parts.storePathIndex, request.body.bodyLeft, kindOf(shipped)))
   const receive = () => receiveFile(context, request, shipped, file, fields.crc32)
   await partials.receive(fields.storageId, receive, () => request.connection.drop())
   const { sizeBytes } = file
@@ -79,8 +78,9 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   return { status: 0 }
 }
 
-function slaveOr({ kind }: FileNameParts): 'slave' | undefined {
-  return kind === 'slave' ? kind : undefined
+function kindOf({ file: { kind }, record }: ShippedRecord): FileKind {
+  if (record.range !== undefined) return 'part'
+  return kind === 'slave' || kind === 'appender' ? kind : 'plain'
 }
 
 async function receiveMetadata({ store }: PortContext, { body }: FrameRequest, { file, record }: ShippedRecord) {
@@ -102,7 +102,8 @@ async function receiveFile(
     await receiveInto(context, file, target => body.readBody(target))
     const { kind, sizeBytes, crc32 } = shipped.file
     if (kind === 'slave') checkContent(file, file.sizeBytes, sum)
-    else checkContent(file, sizeBytes, crc32)
+    // An appender file may change while it is sent: what comes later makes it whole.
+    else if (kind !== 'appender') checkContent(file, sizeBytes, crc32)
   } catch (error) {
     const isCutOff = error instanceof FrameCutError || error instanceof SocketError
     if (isCutOff && file.sizeBytes > 0) await context.partials.keep(shipped, file)

@@ -8,7 +8,7 @@ import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { readPieces } from '../../store/read-pieces.ts'
-import type { StoredFile } from '../../store/stored-file.ts'
+import type { OpenFile } from '../../store/stored-file.ts'
 import { askAbout, askOthers } from './absence.ts'
 import { admitFile, admitGroup, type PortContext } from './port-context.ts'
 
@@ -135,7 +135,7 @@ function noteCorruption(context: PortContext, name: string): void {
 /** Answers from an open file. The first piece is read and checked before the reply begins, so that its status is true. */
 async function serveLocal(
   context: PortContext,
-  file: StoredFile,
+  file: OpenFile,
   parts: FileNameParts,
   wanted: Wanted,
 ): Promise<FrameReply> {

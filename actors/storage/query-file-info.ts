@@ -7,7 +7,7 @@ import { askAbout } from './absence.ts'
 import { readName } from './delete-file.ts'
 import { admitName, type PortContext } from './port-context.ts'
 
-/** FastDFS's file info, 22. But of a slave file, everything but "it is there" stands in the name. */
+/** FastDFS's file info, 22. But of slave and appender files, everything but "it is there" stands in the name. */
 export async function queryFileInfo(context: PortContext, request: FrameRequest): Promise<FrameReply> {
   const id = await readName(request)
   request.bodyTaken()
@@ -22,9 +22,9 @@ export async function queryFileInfo(context: PortContext, request: FrameRequest)
     return { status: 0, parts: [answer] }
   }
   const source = parts.storageId === undefined ? undefined : context.peers().get(parts.storageId)
-  const { sizeBytes, crc32 } = parts.kind === 'slave' ? await describe(context, id.name) : parts
+  const { sizeBytes, crc32 } = parts.sizeBytes === undefined ? await describe(context, id.name) : parts
   const info = {
-    sizeBytes: sizeBytes ?? 0,
+    sizeBytes: sizeBytes!,
     mtimeS: parts.createTimeS,
     crc32,
     sourceIp: source?.ip ?? parts.address ?? context.ownIp(),

@@ -5,6 +5,7 @@ import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame
 import type { Gatekeeper } from '../../runtime/handshake.ts'
 import { DiskError, isFull } from '../../runtime/world.ts'
 import { syncPosition, syncRecord, syncRun } from './apply-record.ts'
+import { append, modify, regenerate, truncate, uploadAppender } from './change-appender.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
 import { getMetadata, setMetadata } from './metadata.ts'
@@ -35,6 +36,16 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return queryFileInfo(context, request)
       case COMMANDS.uploadSlave:
         return uploadSlave(context, request)
+      case COMMANDS.uploadAppender:
+        return uploadAppender(context, request)
+      case COMMANDS.append:
+        return append(context, request)
+      case COMMANDS.modify:
+        return modify(context, request)
+      case COMMANDS.truncate:
+        return truncate(context, request)
+      case COMMANDS.regenerate:
+        return regenerate(context, request)
       case COMMANDS.setMetadata:
         return setMetadata(context, request)
       case COMMANDS.getMetadata:

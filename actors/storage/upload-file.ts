@@ -106,7 +106,11 @@ export async function uploadStream(context: PortContext, request: FrameRequest):
 }
 
 /** Throws if uploads are not taken now, or not with such an extension. */
-function admitUpload(context: PortContext, { extension }: UploadFields, head: UploadHead | undefined): void {
+export function admitUpload(
+  context: PortContext,
+  { extension }: Pick<UploadFields, 'extension'>,
+  head: UploadHead | undefined,
+): void {
   const refused = context.uploadsRefused()
   if (refused !== undefined) throw new DfsError('unavailable', refused)
   const wrong = extensionError(extension)

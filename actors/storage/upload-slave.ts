@@ -1,20 +1,13 @@
 /** Takes a slave file: it is named after its master, and kept by its master's source. */
-import {
-  readSlaveFields,
-  SLAVE_FIXED_BYTES,
-  type SlaveFields,
-  writeGroupAndName,
-  writeSlave,
-} from '../../protocol/data-bodies.ts'
+import { readSlaveFields, SLAVE_FIXED_BYTES, writeGroupAndName, writeSlave } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { FILE_NAME_BYTES_MAX, slaveNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
-import { receiveWhole } from '../../runtime/frame-client.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
-import { PIECE_BYTES } from '../../store/block-pool.ts'
 import { askAbout } from './absence.ts'
 import { acknowledge, admitAck } from './acknowledge.ts'
-import { admitFile, askSource, type PortContext } from './port-context.ts'
+import { passOn } from './pass-on.ts'
+import { admitFile, type PortContext } from './port-context.ts'
 import { receiveInto } from './upload-file.ts'
 
 /** FastDFS's upload of a slave file, 21. */
@@ -28,7 +21,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   const master = (await body.bytes(masterBytes)).toString('latin1')
   const file = admitFile(master)
   const name = slaveNameOf(master, fields.prefix, fields.extension)
-  if (file.storageId !== store.storageId) return passOn(context, request, master, fields)
+  if (file.storageId !== store.storageId) return passOn(context, request, file, writeSlave(fields, master))
   const refused = context.uploadsRefused()
   if (refused !== undefined) throw new DfsError('unavailable', refused)
   admitAck(context, undefined)
@@ -54,28 +47,4 @@ async function askForMaster(context: PortContext, request: FrameRequest, name: s
   await askAbout(context, request, { name, file: admitFile(name) }, client =>
     client.request(COMMANDS.queryFileInfo, body),
   )
-}
-
-/** Passes a slave file on to its source, piece by piece. */
-async function passOn(
-  context: PortContext,
-  request: FrameRequest,
-  master: string,
-  fields: SlaveFields,
-): Promise<FrameReply> {
-  const { body } = request
-  const head = writeSlave(fields, master)
-  const buffer = await context.blocks.acquirePiece(PIECE_BYTES)
-  try {
-    const answer = await askSource(context, request, admitFile(master), client => {
-      const send = async (pass: (parts: readonly Uint8Array[]) => Promise<void>) => {
-        await pass([head])
-        while (body.bodyLeft > 0) await pass([buffer.subarray(0, await body.readBody(buffer))])
-      }
-      return client.exchange(COMMANDS.uploadSlave, head.length + fields.sizeBytes, send, receiveWhole)
-    })
-    return { status: 0, parts: [answer] }
-  } finally {
-    context.blocks.release(buffer)
-  }
 }

@@ -21,7 +21,7 @@ import { encodeMetadata } from '../../store/metadata-file.ts'
 import { readPieces } from '../../store/read-pieces.ts'
 import type { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
-import type { StoredFile } from '../../store/stored-file.ts'
+import type { OpenFile } from '../../store/stored-file.ts'
 import { Run } from './ship-run.ts'
 import type { PeerMark } from './sync.ts'
 
@@ -119,9 +119,7 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
           if (!isShipped(next.record) || run.add(next)) continue
           await shipRun()
           if (run.add(next)) continue
-          const { done } = await (next.record.op === 'U'
-            ? shipMetadata(context, client, next, shipped)
-            : shipFile(context, client, next, shipped, partial))
+          const { done } = await shipOne(context, client, next, shipped, partial)
           await note(next.record.sequence, 1, done)
         }
       }
@@ -167,6 +165,48 @@ async function startingMark(
   return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied, partial }
 }
 
+/** Ships a record that is a frame of its own; `done` resolves when it is durable at the peer. */
+function shipOne(
+  ...[context, client, next, previous, partial]: Parameters<typeof shipFile>
+): Promise<{ done: Promise<unknown> }> {
+  const { op, range } = next.record
+  if (op === 'U') return shipMetadata(context, client, next, previous)
+  if (range !== undefined) return shipRange(context, client, next, previous, range)
+  return shipFile(context, client, next, previous, partial)
+}
+
+/**
+ * Ships a change of an appender file with the bytes that are there now: as many of them as are left, if it was truncated
+ * since. Whatever else has changed them is shipped later, so that the peer comes to the same in the end.
+ */
+async function shipRange(
+  context: ReplayContext,
+  client: FrameClient,
+  { record, line }: ReadRecord,
+  previous: number,
+  range: { offset: number; bytes: number },
+): Promise<{ done: Promise<unknown> }> {
+  const { store } = context
+  const { name } = record
+  // A change that a disk has failed at is done at the next start, and nothing tells that from one that was cut off.
+  if (!(await store.isSound(decodeFileName(name))))
+    throw new DfsError('unavailable', 'the disk of this file has failed')
+  const file = isUnreadable(context, name)
+    ? undefined
+    : await store.open(name).catch(error => fail(context, name, error))
+  const until = Math.min(range.offset + range.bytes, file?.sizeBytes ?? 0)
+  const content = until > range.offset ? 'file' : 'none'
+  const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset: 0, crc32: 0 }, line)
+  if (file === undefined || content === 'none') {
+    await file?.close()
+    return { done: client.request(COMMANDS.syncRecord, head) }
+  }
+  const from = range.offset
+  const source: BodySource = send => sendFile(context, name, file, { from, until }, head, send)
+  const bytes = head.length + until - from
+  return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
+}
+
 /**
  * Ships the record of a file that is a frame of its own; `done` resolves when it is durable at the peer. Of the file that
  * was cut off last time the rest, if what the peer has of it is what we have.
@@ -190,7 +230,8 @@ async function shipFile(
   const head = writeSyncRecord(about, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
   const bytes = head.length + file.sizeBytes - offset
-  const source: BodySource = send => sendFile(context, record.name, file, offset, head, send)
+  const range = { from: offset, until: file.sizeBytes }
+  const source: BodySource = send => sendFile(context, record.name, file, range, head, send)
   return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
 }
 
@@ -212,7 +253,7 @@ async function shipMetadata(
 }
 
 /** How many bytes of a file need not be sent; none if what is there cannot be compared. */
-async function sharedBytes(file: StoredFile, { bytes, crc32 }: PartialFile): Promise<number> {
+async function sharedBytes(file: OpenFile, { bytes, crc32 }: PartialFile): Promise<number> {
   const sum = await file.crc32Of(bytes).catch(ignore)
   return sum === crc32 ? bytes : 0
 }
@@ -220,14 +261,14 @@ async function sharedBytes(file: StoredFile, { bytes, crc32 }: PartialFile): Pro
 async function sendFile(
   context: ReplayContext,
   name: string,
-  file: StoredFile,
-  from: number,
+  file: OpenFile,
+  range: { readonly from: number; readonly until: number },
   head: Buffer,
   send: (parts: readonly Uint8Array[]) => Promise<void>,
 ): Promise<void> {
   try {
     let prefix: readonly Uint8Array[] = [head]
-    for await (const piece of readPieces(file, context.blocks, { from, until: file.sizeBytes })) {
+    for await (const piece of readPieces(file, context.blocks, range)) {
       await send([...prefix, piece])
       prefix = []
     }

@@ -62,7 +62,7 @@ export class Run {
 
   /** Takes a record, if it is one for a run and there is room; an empty run has room for any. */
   add({ record: { op, name, sequence }, line }: ReadRecord): boolean {
-    if (op === 'U') return false
+    if (op !== 'C' && op !== 'D') return false
     const file = op === 'C' ? decodeFileName(name) : undefined
     if (file !== undefined && file.slot === undefined) return false
     const isUnreadable = file !== undefined && this.#context.isUnreadable(name)

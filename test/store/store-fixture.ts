@@ -19,7 +19,7 @@ import { SLOT_HEADER_BYTES, slotBytesFor } from '../../store/slot.ts'
 import type { PackedUpload, Store } from '../../store/store.ts'
 import type { StoreOptions } from '../../store/store-options.ts'
 import type { StorePathOptions } from '../../store/store-path.ts'
-import type { StoredFile } from '../../store/stored-file.ts'
+import type { OpenFile } from '../../store/stored-file.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import { FaultyDisk } from './faulty-disk.ts'
 
@@ -167,7 +167,7 @@ export async function download(store: Store, name: string): Promise<Buffer | und
 }
 
 /** Reads a whole file and closes it. */
-export async function readAll(file: StoredFile): Promise<Buffer> {
+export async function readAll(file: OpenFile): Promise<Buffer> {
   try {
     const target = Buffer.alloc(BLOCK_BYTES)
     const blocks: Buffer[] = []

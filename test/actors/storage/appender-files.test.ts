@@ -1,0 +1,155 @@
+/** Appender files through a cluster: FastDFS's bytes, the wrong door, peers, and the SDK. */
+import { randomBytes } from 'node:crypto'
+import { crc32 } from '@node-rs/crc32'
+import { expect } from 'chai'
+import type { Client } from '../../../client/client.ts'
+import { readFileInfo, readGroupAndName, writeChange, writeGroupAndName } from '../../../protocol/data-bodies.ts'
+import { decodeFileName, formatFileId, parseFileId } from '../../../protocol/file-id.ts'
+import { COMMANDS, frame } from '../../../protocol/frame.ts'
+import { GOLDEN_FRAMES } from '../../protocol/fastdfs-golden.ts'
+import { RawConnection } from '../../runtime/frame-fixture.ts'
+import { until } from '../../until.ts'
+import { codeOf, fetchFile, SmallCluster } from '../small-cluster.ts'
+
+const ENOENT = 2
+const EINVAL = 22
+
+describe('appender files', function () {
+  this.timeout(30_000)
+  let cluster: SmallCluster
+  let client: Client
+
+  before(async () => {
+    cluster = await SmallCluster.start()
+    await cluster.addStorage(1)
+    await cluster.addStorage(2)
+    client = await cluster.client()
+    await until('they know each other', async () => (await client.status()).storages.length === 2)
+  })
+  after(() => cluster.remove())
+
+  async function isAtPeer(fileId: string, content: Buffer): Promise<boolean> {
+    const peer = await cluster.connect(2, 'peer')
+    return fetchFile(peer, fileId).then(
+      found => found.equals(content),
+      () => false,
+    )
+  }
+
+  it('are made, written, cut and made plain, here and at the peer', async () => {
+    const first = randomBytes(300_000)
+    const { fileId } = await client.uploadAppender(first, { extension: 'log' })
+    expect(decodeFileName(parseFileId(fileId).name)).to.include({ kind: 'appender', storageId: 1 })
+    const second = randomBytes(1_000_000)
+    await client.append(fileId, second)
+    let content = Buffer.concat([first, second])
+    expect((await client.download(fileId)).equals(content)).to.equal(true)
+    const change = randomBytes(1_000)
+    await client.modify(fileId, 299_500, change)
+    change.copy(content, 299_500)
+    await client.truncate(fileId, 299_900)
+    content = content.subarray(0, 299_900)
+    expect((await client.download(fileId)).equals(content)).to.equal(true)
+    expect(await client.info(fileId)).to.include({ sizeBytes: content.length, crc32: crc32(content) })
+    await until('the peer has it', () => isAtPeer(fileId, content))
+    expect(await codeOf(client.truncate(fileId, 300_000))).to.equal('bad_range')
+    expect(await codeOf(client.modify(fileId, 300_000, Buffer.from('x')))).to.equal('bad_range')
+    const plain = await client.regenerate(fileId)
+    expect(decodeFileName(parseFileId(plain.fileId).name)).to.include({ kind: 'plain', sizeBytes: content.length })
+    expect((await client.download(plain.fileId)).equals(content)).to.equal(true)
+    expect(await codeOf(client.append(fileId, Buffer.from('x')))).to.equal('not_found')
+    await until('the peer has the plain one', () => isAtPeer(plain.fileId, content))
+    expect(await codeOf(client.append(plain.fileId, Buffer.from('x')))).to.equal('bad_request')
+  })
+
+  it('are changed through any member of the group', async () => {
+    const { fileId } = await client.uploadAppender(Buffer.from('first'))
+    const { name } = parseFileId(fileId)
+    const second = await cluster.connect(2)
+    const bytes = randomBytes(200_000)
+    await second.request(COMMANDS.append, Buffer.concat([writeChange(name, bytes.length), bytes]))
+    await second.request(COMMANDS.modify, Buffer.concat([writeChange(name, 0, 5), Buffer.from('FIRST')]))
+    await second.request(COMMANDS.truncate, writeChange(name, 100_000))
+    const content = Buffer.concat([Buffer.from('FIRST'), bytes]).subarray(0, 100_000)
+    expect((await client.download(fileId)).equals(content)).to.equal(true)
+    const made = await second.request(COMMANDS.regenerate, Buffer.from(name))
+    expect((await client.download(formatFileId(readGroupAndName(made)))).equals(content)).to.equal(true)
+  })
+
+  it('reach a peer that was away, however much has changed', async () => {
+    await cluster.stopStorage(2)
+    const { fileId } = await client.uploadAppender(randomBytes(1_000))
+    let content = await client.download(fileId)
+    for (let i = 0; i < 30; i++) {
+      const bytes = randomBytes(1 + ((i * 7_919) % 90_000))
+      const offset = (i * 104_729) % (content.length + 1)
+      if (i % 3 === 0) {
+        await client.truncate(fileId, offset)
+        content = content.subarray(0, offset)
+      } else if (i % 3 === 1) {
+        await client.append(fileId, bytes)
+        content = Buffer.concat([content, bytes])
+      } else {
+        await client.modify(fileId, offset, bytes)
+        const rest = content.subarray(Math.min(content.length, offset + bytes.length))
+        content = Buffer.concat([content.subarray(0, offset), bytes, rest])
+      }
+    }
+    expect((await client.download(fileId)).equals(content)).to.equal(true)
+    await cluster.addStorage(2)
+    await until('the peer has it', () => isAtPeer(fileId, content))
+  })
+
+  it('answer FastDFS’s bytes with FastDFS’s, and keep the connection as FastDFS does', async () => {
+    const connect = () => RawConnection.connect(cluster.members.get(1)!.storage.endpoint)
+    let connection = await connect()
+    try {
+      const ask = async (command: number, body: Buffer) => {
+        connection.send(frame(command, body))
+        return connection.reply()
+      }
+      const bodyOf = (hex: string) => Buffer.from(hex, 'hex').subarray(10)
+      const made = await ask(COMMANDS.uploadAppender, bodyOf(GOLDEN_FRAMES.uploadAppender.request))
+      const { group, name } = readGroupAndName(made.body)
+      expect([made.status, group, name.length, name.slice(-4)]).to.deep.equal([0, 'group1', 44, '.log'])
+      // The same requests for our file, whose name is as long.
+      const asGolden = (hex: string, fixedBytes: number) => {
+        const body = bodyOf(hex)
+        body.write(name, fixedBytes, 'latin1')
+        return body
+      }
+      const empty = { command: 100, status: 0, body: Buffer.alloc(0) }
+      expect(await ask(COMMANDS.append, asGolden(GOLDEN_FRAMES.append.request, 16))).to.deep.equal(empty)
+      expect(await ask(COMMANDS.modify, asGolden(GOLDEN_FRAMES.modify.request, 24))).to.deep.equal(empty)
+      expect(await ask(COMMANDS.truncate, asGolden(GOLDEN_FRAMES.truncate.request, 16))).to.deep.equal(empty)
+      const info = await ask(COMMANDS.queryFileInfo, writeGroupAndName(group, name))
+      const golden = bodyOf(GOLDEN_FRAMES.appenderInfo.reply)
+      expect(info.body).to.have.lengthOf(golden.length)
+      const { sizeBytes, crc32: sum } = readFileInfo(golden)
+      expect(readFileInfo(info.body)).to.include({ sizeBytes, crc32: sum })
+      expect((await fetchFile(await cluster.connect(1), formatFileId({ group, name }))).toString()).to.equal('aXYd')
+      const regenerated = await ask(COMMANDS.regenerate, Buffer.from(name))
+      expect(regenerated.body).to.have.lengthOf(bodyOf(GOLDEN_FRAMES.regenerate.reply).length)
+      expect(await ask(COMMANDS.append, asGolden(GOLDEN_FRAMES.append.request, 16))).to.include({ status: ENOENT })
+      const plain = readGroupAndName(regenerated.body).name
+      const negative = (body: Buffer) => body.fill(0xff, 8, 16)
+      const wrong: [number, Buffer][] = [
+        [COMMANDS.append, Buffer.concat([writeChange(plain, 1), Buffer.from('x')])],
+        [COMMANDS.append, Buffer.concat([writeChange(name, 2), Buffer.from('x')])],
+        [COMMANDS.append, writeChange(name, 0)],
+        [COMMANDS.modify, Buffer.concat([negative(writeChange(name, 0, 1)), Buffer.from('x')])],
+        [COMMANDS.truncate, negative(writeChange(name, 0))],
+        [COMMANDS.truncate, Buffer.alloc(15)],
+        [COMMANDS.regenerate, Buffer.alloc(0)],
+        [COMMANDS.regenerate, Buffer.from(plain)],
+      ]
+      for (const [command, body] of wrong) {
+        expect((await ask(command, body)).status, `${command} ${body.toString('hex')}`).to.equal(EINVAL)
+        expect(await connection.untilEnded()).to.have.lengthOf(0)
+        connection = await connect()
+      }
+    } finally {
+      connection.destroy()
+    }
+  })
+})
