@@ -11,6 +11,7 @@
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
+import { replaceFile } from '../runtime/text-file.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import { AppenderReader } from './appender-reader.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
@@ -101,26 +102,20 @@ async function changeAppender(
     const sidecar = await Sidecar.read(disk, path)
     if (sidecar === undefined) throw new DfsError('corrupt', `${path} has no sidecar that says what it is`)
     if (token === undefined) {
-      if (offset >= sidecar.sizeBytes) return
-      await data.truncate(offset)
-      await sumAnew(data, sidecar, offset, offset)
+      const sizeBytes = Math.min(offset, sidecar.sizeBytes)
+      await data.truncate(sizeBytes)
+      await sumAnew(data, sidecar, sizeBytes, sizeBytes)
     } else {
       const untilBytes = offset + (await copy(disk, storePath.temporaryPath(token), data, offset))
       // Behind an end that lies before the offset there are zeros.
       await sumAnew(data, sidecar, Math.min(offset, sidecar.sizeBytes), Math.max(untilBytes, sidecar.sizeBytes))
     }
-    const written = await disk.open(sidecarPath(path), 'update')
-    try {
-      await written.truncate(sidecar.bytes.length)
-      await written.write([sidecar.bytes], 0)
-    } finally {
-      await written.close()
-    }
+    // As a whole: there is always one that says how long the file was at some time since the checkpoint.
+    await replaceFile(disk, sidecarPath(path), sidecar.bytes)
   } finally {
     await data.close()
   }
   storePath.noteFile(path)
-  storePath.noteFile(sidecarPath(path))
 }
 
 /** Copies a part into a file; returns how many bytes it has. */

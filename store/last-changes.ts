@@ -62,7 +62,7 @@ export class LastChanges {
       const storePath = pathOf(name, storePaths)
       if (storePath === undefined) continue
       const file = decodeFileName(name)
-      if (token === undefined) await removeMetadata(disk, storePath, file)
+      if (token === undefined) await removeMetadata(disk, storePath, file, { again: true })
       else await placeMetadata(disk, storePath, file, token, { again: true })
     }
   }

@@ -104,10 +104,15 @@ export async function placeMetadata(
   storePath.noteChange(file)
 }
 
-/** Removes the metadata of a file, if it has some. */
-export async function removeMetadata(disk: Disk, storePath: StorePath, file: FileNameParts): Promise<void> {
-  const removed = disk.remove(pathOf(storePath, file)).then(() => true)
-  if ((await ifThere(removed)) === true) storePath.noteChange(file)
+/** Removes the metadata of a file, if it has some. At recovery it may be gone, and that not be durable. */
+export async function removeMetadata(
+  disk: Disk,
+  storePath: StorePath,
+  file: FileNameParts,
+  { again = false } = {},
+): Promise<void> {
+  const removed = await ifThere(disk.remove(pathOf(storePath, file)).then(() => true))
+  if (removed === true || (again && (await storePath.hasDirectoryOf(file)))) storePath.noteChange(file)
 }
 
 function pathOf(storePath: StorePath, file: FileNameParts): string {
