@@ -4,6 +4,7 @@ import { rm, truncate } from 'node:fs/promises'
 import { expect } from 'chai'
 import { decodeFileName } from '../../protocol/file-id.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
+import { killChangingFiles } from './changing-files.ts'
 import { pathOnDisk } from './data-audit.ts'
 import { type Death, type KillFigures, killCycles } from './kill-cycles.ts'
 import type { Problem } from './problem.ts'
@@ -37,6 +38,13 @@ describe('a storage server that is killed', function () {
     expect(figures).to.include({ kills: deaths.length, tornBytes: 0 })
     expect(figures.uploads).greaterThan(0)
     expect(figures.interrupted, 'requests that the kills cut off').greaterThan(0)
+  })
+
+  it('loses no change of an appender file, of metadata or of a slave file that it has acknowledged', async () => {
+    const { kills, changes, problems } = await killChangingFiles({ cycles: 6, seed })
+    expect(problems, `seed ${seed}`).to.deep.equal([])
+    expect(kills).to.equal(6)
+    expect(changes).to.be.above(50)
   })
 
   it('is found out if it acknowledges files before they are durable', async () => {

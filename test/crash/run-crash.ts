@@ -4,6 +4,7 @@
  * was proven.
  */
 import { randomInt } from 'node:crypto'
+import { killChangingFiles } from './changing-files.ts'
 import { CrashCluster } from './crash-cluster.ts'
 import { type KillFigures, killCycles } from './kill-cycles.ts'
 import { countOf, type Problem } from './problem.ts'
@@ -21,6 +22,11 @@ console.log(`crash: ${cycles} cycles, seed ${seed}`)
 const killed = await killCycles({ cycles, seed, say: line => console.log(line) })
 printKills(killed)
 const problems: Problem[] = [...killed.problems]
+const changing = await killChangingFiles({ cycles, seed })
+for (const what of changing.problems) problems.push({ kind: 'wrong', what })
+console.log(
+  `files that change: ${changing.kills} kills, ${changing.changes} changes, ${changing.interrupted} cut off, ${changing.problems.length} problems`,
+)
 
 const pairs = [true, false].flatMap(replicated => [true, false].map(checkpointed => ({ replicated, checkpointed })))
 for (const pair of pairs) {
