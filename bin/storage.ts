@@ -3,7 +3,7 @@ import { resolve } from 'node:path'
 import type { Command } from 'commander'
 import { STORAGE_ID_MAX } from '../protocol/file-id.ts'
 import { readCredentials } from '../runtime/secrets.ts'
-import { addPortFlags, advertised, type PortFlags, runRole } from './role.ts'
+import { addPortFlags, admitted, advertised, type PortFlags, runRole } from './role.ts'
 import { parseNumber } from './sizes.ts'
 import { startStorageServer } from './storage-server.ts'
 import { addStoreFlags, type StoreFlags, storeOptionsOf } from './store-flags.ts'
@@ -42,6 +42,7 @@ export function addStorageCommand(program: Command): void {
         clusterSecret: credentials.dataSecret ?? '',
         syncCredentials: await readCredentials(disk, flags.syncCredentials),
         bind: { host: flags.bind, port: flags.port },
+        admits: await admitted(context, flags),
         advertiseHost: advertised(flags),
         uploadPriority: flags.uploadPriority,
       })

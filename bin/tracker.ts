@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander'
 import { startTracker } from '../actors/tracker/start-tracker.ts'
 import { readCredentials } from '../runtime/secrets.ts'
-import { addPortFlags, advertised, type PortFlags, runRole } from './role.ts'
+import { addPortFlags, admitted, advertised, type PortFlags, runRole } from './role.ts'
 
 interface TrackerFlags extends PortFlags {
   readonly id: string
@@ -37,6 +37,7 @@ export function addTrackerCommand(program: Command): void {
         trackerId: flags.id,
         credentials: await readCredentials(context.world.disk, flags.credentials),
         bind: { host: flags.bind, port: flags.port },
+        admits: await admitted(context, flags),
         advertiseHost: advertised(flags),
         policy: {
           group: isPolicy ? storeLookup : { named: storeLookup },
