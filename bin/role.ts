@@ -2,7 +2,7 @@
 import { type Command, InvalidArgumentError, Option } from 'commander'
 import { SUBJECT_PREFIX } from '../protocol/message.ts'
 import type { Admits } from '../runtime/frame-server.ts'
-import { type LogLevel, processLog } from '../runtime/log.ts'
+import { type Log, type LogLevel, processLog } from '../runtime/log.ts'
 import { allowHosts, readHostPattern } from '../runtime/real-allow-hosts.ts'
 import { realEnvironment } from '../runtime/real-environment.ts'
 import { realWorld } from '../runtime/real-world.ts'
@@ -75,10 +75,21 @@ export async function admitted({ world, log }: RoleContext, flags: PortFlags): P
 /** What others are told to connect to. */
 export function advertised(flags: PortFlags): string {
   if (flags.advertise !== undefined) return flags.advertise
-  if (flags.bind === '0.0.0.0' || flags.bind === '::') {
+  if (isEverywhere(flags.bind)) {
     throw new Error('--bind listens on every address: --advertise has to say which one others should use')
   }
   return flags.bind
+}
+
+/** Whether a host to listen on stands for all of a machine's addresses, and so for none to connect to. */
+export function isEverywhere(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+/** The log of a role. */
+export function roleLog(name: string): Log {
+  const level = (realEnvironment().logLevel ?? 'info') as LogLevel
+  return processLog(level, { actor: name, pid: process.pid })
 }
 
 /**
@@ -90,11 +101,10 @@ export async function runRole(
   start: (context: RoleContext) => Promise<{ role: RunningRole; report: ReadyReport }>,
 ): Promise<void> {
   const world = realWorld()
-  const level = (realEnvironment().logLevel ?? 'info') as LogLevel
   const context: RoleContext = {
     world,
     timers: new Timers(world.clock),
-    log: processLog(level, { actor: name, pid: world.processes.pid }),
+    log: roleLog(name),
     prefix: flags.prefix,
     version: VERSION,
   }

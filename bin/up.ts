@@ -14,7 +14,7 @@ import { credentialsPath, ensureSecrets } from '../runtime/secrets.ts'
 import { readText } from '../runtime/text-file.ts'
 import { Timers } from '../runtime/timers.ts'
 import type { DiskError, DiskLock } from '../runtime/world.ts'
-import { addAllowHosts } from './role.ts'
+import { addAllowHosts, isEverywhere } from './role.ts'
 import { parseNumber } from './sizes.ts'
 import { addStoreFlags, type StoreFlags, storeArguments } from './store-flags.ts'
 
@@ -302,11 +302,6 @@ Ctrl-C ends it.
       throw new Error(`${directory} is in use by another \`dfs up\``, { cause: error })
     }
   }
-}
-
-/** Whether a host to listen on stands for all of a machine's addresses, and so for none to connect to. */
-function isEverywhere(host: string): boolean {
-  return host === '0.0.0.0' || host === '::'
 }
 
 /** How the user can call us again. */
