@@ -5,7 +5,7 @@ import type { Command } from 'commander'
 import { readStorageIds } from '../runtime/conf-file.ts'
 import { realWorld } from '../runtime/real-world.ts'
 import type { Sockets } from '../runtime/world.ts'
-import { type ConfRole, findStorageId, type Note, noteOfMode, readSettings } from './fastdfs-conf.ts'
+import { type ConfRole, findStorageId, type Note, noteOfMode, readSettings, whatOf } from './fastdfs-conf.ts'
 import { isEverywhere, type PortFlags, roleLog } from './role.ts'
 
 interface ConfFlags extends PortFlags {
@@ -48,11 +48,12 @@ async function takeConf(command: Command, role: ConfRole): Promise<readonly Note
   const isOpen = (option: string) => ['default', undefined].includes(command.getOptionValueSource(option))
   const set = (option: string, value: unknown) => command.setOptionValueWithSource(option, value, CONF)
   const paths = command.opts<ConfFlags>().fastdfsConf.map(path => resolve(path))
+  if (paths.length === 0) return []
   const settings = await readSettings(role, paths, disk)
   const notes = [...settings.notes]
   for (const [option, { value, entry }] of settings.options) {
     if (isOpen(option)) set(option, value)
-    else notes.push({ level: 'info', what: { ...entry }, why: 'the command line says otherwise' })
+    else notes.push({ level: 'info', what: { ...whatOf(entry), option }, why: 'the command line says otherwise' })
   }
   const own = await ownAddresses(command.opts<ConfFlags>(), sockets)
   let advertise = own[0]

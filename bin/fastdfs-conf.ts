@@ -51,6 +51,8 @@ export interface Place {
 const STORAGE_CONF_KEYS = ['tracker_server', 'group_name', 'store_path_count', 'store_path0']
 /** Keys that may be given more than once. */
 const REPEATED_KEYS = ['allow_hosts', 'tracker_server']
+/** Keys that say something without a value; all others are then as if they were not given. */
+const EMPTY_KEYS = ['allow_hosts', 'bind_addr']
 
 /** Reads the files that a role is given. Rejects with an Error that names file and line. */
 export async function readSettings(role: ConfRole, paths: readonly string[], disk: Disk): Promise<Settings> {
@@ -84,9 +86,7 @@ export async function readSettings(role: ConfRole, paths: readonly string[], dis
 
   /** Does what each key says; those that only `known` has are for others, and those that it has not are mistakes. */
   function take(conf: ConfFile, rows: Rows, known: Rows): void {
-    for (const { file, line, text } of conf.strays) {
-      notes.push({ level: 'warn', what: { file, line, text }, why: 'not a key and a value' })
-    }
+    for (const what of conf.strays) notes.push({ level: 'warn', what: { ...what }, why: 'not a key and a value' })
     for (const entries of byName(conf.entries)) {
       const last = entries.at(-1)!
       const { file, line, section, key } = last
@@ -102,12 +102,12 @@ export async function readSettings(role: ConfRole, paths: readonly string[], dis
   function takeKey(conf: ConfFile, entries: readonly ConfEntry[], row: Row): void {
     const last = entries.at(-1)!
     const isRepeated = REPEATED_KEYS.includes(last.key)
-    const tell = (level: Note['level'], why: string, { file, line, value }: ConfEntry) =>
-      notes.push({ level, what: { file, line, key: nameOf(last), value }, why })
+    const tell = (level: Note['level'], why: string, entry: ConfEntry) =>
+      notes.push({ level, what: whatOf(entry), why })
     if (!isRepeated) {
       for (const entry of entries.slice(0, -1)) tell('warn', 'given again further on: the last one counts', entry)
     }
-    if (last.value === '' && last.key !== 'bind_addr') return
+    if (last.value === '' && !EMPTY_KEYS.includes(last.key)) return
     const { set = {}, info, warn } = outcomeOf(conf, entries, row)
     for (const [option, value] of Object.entries(set)) options.set(option, { value, entry: last })
     for (const entry of isRepeated ? entries : [last]) {
@@ -148,6 +148,12 @@ export async function findStorageId(
 export function noteOfMode({ file, line, storageId, mode }: StorageIdLine): readonly Note[] {
   if (mode === 'both') return []
   return [{ level: 'warn', what: { file, line, storageId, rw: mode }, why: 'storage servers are all read and written' }]
+}
+
+/** A key and its value, as they are logged. */
+export function whatOf(entry: ConfEntry): Note['what'] {
+  const { file, line, value } = entry
+  return { file, line, key: nameOf(entry), value }
 }
 
 /** The last value of a key outside of any section; undefined if it is not given, or empty. */

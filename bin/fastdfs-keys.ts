@@ -107,8 +107,10 @@ const COMMON: Rows = {
   run_by_group: USER,
   run_by_user: USER,
   allow_hosts: (_, { values }) => {
-    for (const pattern of values) if (pattern !== '*' && pattern !== '') readHostPattern(pattern)
-    return { set: { allowHosts: values.filter(pattern => pattern !== '') } }
+    const patterns = values.filter(pattern => pattern !== '')
+    if (patterns.length === 0) throw new Error('nobody could connect; * is everybody')
+    for (const pattern of patterns) if (pattern !== '*') readHostPattern(pattern)
+    return { set: { allowHosts: patterns } }
   },
   thread_stack_size: NETWORK,
   use_connection_pool: ignored('connections are always kept and shared'),

@@ -32,16 +32,12 @@ export interface ConfEntry extends ConfLine {
   readonly value: string
 }
 
-/** A line that is none of what these files have; FastDFS passes over it without a word. */
-export interface StrayLine extends ConfLine {
-  readonly text: string
-}
-
 /** A file with all that it includes, in reading order. */
 export interface ConfFile {
   readonly path: string
   readonly entries: readonly ConfEntry[]
-  readonly strays: readonly StrayLine[]
+  /** Lines that are none of what these files have; FastDFS passes over them without a word. */
+  readonly strays: readonly ConfLine[]
 }
 
 /** One line of `storage_ids.conf`. */
@@ -73,7 +69,7 @@ const PORT = /^(\[[^\]]+\]|[^:]+):(\d{1,5})$/
 /** Reads a file and all that it includes. Rejects with a ConfError, or an Error if it is not there. */
 export async function readConf(disk: Disk, path: string): Promise<ConfFile> {
   const entries: ConfEntry[] = []
-  const strays: StrayLine[] = []
+  const strays: ConfLine[] = []
   const read = async (file: string, depth: number): Promise<void> => {
     const text = await textOf(disk, file)
     let section = ''
@@ -93,7 +89,7 @@ export async function readConf(disk: Disk, path: string): Promise<ConfFile> {
       if (trimmed === '' || trimmed.startsWith('#')) continue
       const equals = trimmed.indexOf('=')
       if (trimmed.startsWith('[') && trimmed.endsWith(']')) section = trimmed.slice(1, -1).trim()
-      else if (equals < 0) strays.push({ ...at, text: trimmed })
+      else if (equals < 0) strays.push(at)
       else {
         const [key, value] = [trimmed.slice(0, equals).trim(), trimmed.slice(equals + 1).trim()]
         entries.push({ ...at, section, key, value })
