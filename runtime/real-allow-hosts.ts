@@ -40,16 +40,13 @@ export async function allowHosts(
   const rules = patterns.flatMap(readHostPattern)
   if (rules.length > HOSTS_MAX) throw new Error(`more than ${HOSTS_MAX} allowed hosts: name their network instead`)
   const list = new BlockList()
-  for (const rule of rules) {
-    if ('network' in rule) list.addSubnet(rule.network, rule.prefixBits, familyOf(rule.network))
-    else if ('address' in rule) list.addAddress(rule.address, familyOf(rule.address))
-    else {
-      const address = await sockets.resolve(rule.name).catch(() => undefined)
-      if (address === undefined)
-        log.warn({ host: rule.name }, 'an allowed host is not known by this name: it is left out')
-      else list.addAddress(address, familyOf(address))
-    }
+  const add = async (rule: HostRule) => {
+    if ('network' in rule) return list.addSubnet(rule.network, rule.prefixBits, familyOf(rule.network))
+    const address = 'address' in rule ? rule.address : await sockets.resolve(rule.name).catch(() => undefined)
+    if (address === undefined) log.warn({ ...rule }, 'an allowed host is not known by this name: it is left out')
+    else list.addAddress(address, familyOf(address))
   }
+  await Promise.all(rules.map(add))
   // A link-local address comes with the interface that it is of.
   return address => list.check(address.replace(/%.*$/, ''), familyOf(address))
 }

@@ -1,5 +1,5 @@
 /** FastDFS's configuration files, key by key. */
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect } from 'chai'
@@ -54,6 +54,24 @@ describe('the keys of FastDFS', () => {
     }
     expect(rowOf(STORAGE_KEYS, 'access-log2', 'enabled')).equal(undefined)
     expect(Object.keys(TRACKER_KEYS_FOR_STORAGE).filter(key => !(key in TRACKER_KEYS))).deep.equal([])
+  })
+})
+
+describe('docs/migrate-from-fastdfs.md', () => {
+  it('speaks of keys that there are, and of each that sets an option', () => {
+    const text = readFileSync('docs/migrate-from-fastdfs.md', 'utf8')
+    const cells = text
+      .split('\n')
+      .flatMap(line => /^\| (`.*?) \|/.exec(line)?.[1]?.replaceAll(/`\w+\.conf`/g, '') ?? [])
+    const keys = cells.flatMap(cell =>
+      [...cell.matchAll(/`((?:\[[a-z-]+\] )?[a-z]\w+)[^`]*`/g)].map(match => match[1]!),
+    )
+    expect(keys).length.greaterThan(25)
+    const rows = { ...TRACKER_KEYS, ...STORAGE_KEYS, rw: () => ({}) }
+    expect(keys.filter(key => !Object.hasOwn(rows, key) && !rowOf(rows, '', key))).deep.equal([])
+    const setting = `bind_addr port allow_hosts store_lookup store_server store_path reserved_storage_space use_trunk_file
+      slot_max_size group_name base_path store_path_count store_path0 upload_priority server_id`
+    for (const key of keysOf(setting)) expect(text, key).contain(`\`${key}\``)
   })
 })
 

@@ -56,7 +56,7 @@ describe('allowed hosts', () => {
     const log = { warn: (what: unknown) => warnings.push(what) } as unknown as Log
     const isAllowed = (await allowHosts(['host[01-03].example.com'], names, log))!
     expect(['10.9.0.1', '2001:db8::2', '10.9.0.2'].map(isAllowed)).deep.equal([true, true, false])
-    expect(warnings).deep.equal([{ host: 'host03.example.com' }])
+    expect(warnings).deep.equal([{ name: 'host03.example.com' }])
   })
 
   it('are in the network of any prefix', async () => {
