@@ -77,7 +77,7 @@ const ROUTING = ignored('readers are sent to members that have the file, which i
 const SYNC = ignored('sync is driven by what each peer lacks, and ships many files at once')
 const DEDUPLICATION = lacks(isFalse, 'files of the same content are each kept')
 const FLUSHES = ignored('what is acknowledged is on disk')
-const USER = ignored('the process keeps the user that started it')
+const USER: Row = () => ({ warn: 'the process keeps the user and group that started it' })
 
 /** Both files have these. */
 const COMMON: Rows = {

@@ -200,7 +200,14 @@ describe('configuration files of FastDFS', () => {
 
   for (const text of [
     ...['use_storage_id = false', 'id_type_in_filename = ip', 'download_server = 1', 'address_family = IPv6'],
-    ...['bind_addr = 10.0.0.1,fd00::1', 'prot = 1', '[none]\nport = 1', 'port = 1\nport = 2', 'port 1'],
+    ...[
+      'bind_addr = 10.0.0.1,fd00::1',
+      'prot = 1',
+      'run_by_user = fdfs',
+      '[none]\nport = 1',
+      'port = 1\nport = 2',
+      'port 1',
+    ],
   ]) {
     it(`warn a tracker of ${text.replaceAll('\n', ', ')}`, async () => {
       const { notes } = await settingsOf('tracker', text)
