@@ -6,6 +6,7 @@ import { addGatewayCommand } from './gateway.ts'
 import { failWith, USAGE } from './output.ts'
 import { addStatusCommands } from './status-commands.ts'
 import { addStorageCommand } from './storage.ts'
+import { addTokenCommand } from './token.ts'
 import { addTrackerCommand } from './tracker.ts'
 import { addUpCommand } from './up.ts'
 import { VERSION } from './version.ts'
@@ -18,5 +19,6 @@ addTrackerCommand(program)
 addStorageCommand(program)
 addGatewayCommand(program)
 addFileCommands(program)
+addTokenCommand(program)
 addStatusCommands(program)
 await program.parseAsync().catch(failWith)

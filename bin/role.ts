@@ -1,7 +1,9 @@
 /** What the commands of all roles share: their flags, their life, their end. */
-import { type Command, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { SUBJECT_PREFIX } from '../protocol/message.ts'
-import { type LogLevel, processLog } from '../runtime/log.ts'
+import type { Admits } from '../runtime/frame-server.ts'
+import { type Log, type LogLevel, processLog } from '../runtime/log.ts'
+import { allowHosts, readHostPattern } from '../runtime/real-allow-hosts.ts'
 import { realEnvironment } from '../runtime/real-environment.ts'
 import { realWorld } from '../runtime/real-world.ts'
 import type { RoleContext, RunningRole } from '../runtime/role.ts'
@@ -24,6 +26,7 @@ export interface PortFlags extends RoleFlags {
   readonly bind: string
   readonly advertise?: string
   readonly port: number
+  readonly allowHosts: readonly string[]
 }
 
 export function addRoleFlags(command: Command): Command {
@@ -37,19 +40,56 @@ export function addRoleFlags(command: Command): Command {
 }
 
 export function addPortFlags(command: Command, port: number): Command {
-  return addRoleFlags(command)
+  return addAllowHosts(addRoleFlags(command))
     .option('--bind <host>', 'address to listen on', '127.0.0.1')
     .option('--advertise <host>', 'name or address that others are told (default: the one bound)')
     .option('--port <n>', 'port to listen on, 0 for any free one', parseNumber(0, 65535), port)
 }
 
+export function addAllowHosts(command: Command): Command {
+  return command.option(
+    '--allow-hosts <pattern...>',
+    'who may connect: an address, 10.0.1.[1-15,20], host[01-08].example.com, a network such as 10.0.0.0/8, * (default)',
+    (pattern: string, before: readonly string[]) => {
+      try {
+        if (pattern !== '*') readHostPattern(pattern)
+      } catch (error) {
+        throw new InvalidArgumentError((error as Error).message)
+      }
+      return [...before, pattern]
+    },
+    [],
+  )
+}
+
+/** Whom a port takes; undefined for everybody. */
+export async function admitted({ world, log }: RoleContext, flags: PortFlags): Promise<Admits | undefined> {
+  const admits = await allowHosts(flags.allowHosts, world.sockets, log)
+  const own = await world.sockets.resolve(advertised(flags)).catch(() => undefined)
+  if (own !== undefined && admits?.(own) === false) {
+    log.warn({ host: own }, '--allow-hosts leaves out this host itself: what runs on it cannot connect')
+  }
+  return admits
+}
+
 /** What others are told to connect to. */
 export function advertised(flags: PortFlags): string {
   if (flags.advertise !== undefined) return flags.advertise
-  if (flags.bind === '0.0.0.0' || flags.bind === '::') {
+  if (isEverywhere(flags.bind)) {
     throw new Error('--bind listens on every address: --advertise has to say which one others should use')
   }
   return flags.bind
+}
+
+/** Whether a host to listen on stands for all of a machine's addresses, and so for none to connect to. */
+export function isEverywhere(host: string): boolean {
+  return host === '0.0.0.0' || host === '::'
+}
+
+/** The log of a role. */
+export function roleLog(name: string): Log {
+  const level = (realEnvironment().logLevel ?? 'info') as LogLevel
+  return processLog(level, { actor: name, pid: process.pid })
 }
 
 /**
@@ -61,11 +101,10 @@ export async function runRole(
   start: (context: RoleContext) => Promise<{ role: RunningRole; report: ReadyReport }>,
 ): Promise<void> {
   const world = realWorld()
-  const level = (realEnvironment().logLevel ?? 'info') as LogLevel
   const context: RoleContext = {
     world,
     timers: new Timers(world.clock),
-    log: processLog(level, { actor: name, pid: world.processes.pid }),
+    log: roleLog(name),
     prefix: flags.prefix,
     version: VERSION,
   }

@@ -10,6 +10,15 @@ export function parseSize(text: string): number {
   return Math.round(Number(match[1]) * UNITS[match[2]!.toUpperCase()]!)
 }
 
+/** A size, or a share of what a disk holds. */
+export type Reserve = number | { readonly percent: number }
+
+/** Reads a size, or `20%`. Throws commander's InvalidArgumentError. */
+export function parseReserve(text: string): Reserve {
+  const match = /^(\d{1,2}(?:\.\d+)?)\s*%$/.exec(text.trim())
+  return match === null ? parseSize(text) : { percent: Number(match[1]) }
+}
+
 /** Reads a whole number in a range. */
 export function parseNumber(least: number, most: number): (text: string) => number {
   return text => {

@@ -2,7 +2,8 @@
 import { type Command, Option } from 'commander'
 import { startTracker } from '../actors/tracker/start-tracker.ts'
 import { readCredentials } from '../runtime/secrets.ts'
-import { addPortFlags, advertised, type PortFlags, runRole } from './role.ts'
+import { addConfFlag, completeFlags } from './conf-flags.ts'
+import { addPortFlags, admitted, advertised, type PortFlags, runRole } from './role.ts'
 
 interface TrackerFlags extends PortFlags {
   readonly id: string
@@ -29,7 +30,8 @@ export function addTrackerCommand(program: Command): void {
     .addOption(
       new Option('--store-path <how>', 'store path').choices(['round_robin', 'most_free']).default('round_robin'),
     )
-  addPortFlags(command, 22122).action((flags: TrackerFlags) => {
+  addConfFlag(addPortFlags(command, 22122), 'tracker.conf').action(async () => {
+    const flags = await completeFlags<TrackerFlags>(command, 'tracker')
     const { storeLookup } = flags
     const isPolicy = storeLookup === 'round_robin' || storeLookup === 'most_free'
     return runRole(flags.id, flags, async context => {
@@ -37,6 +39,7 @@ export function addTrackerCommand(program: Command): void {
         trackerId: flags.id,
         credentials: await readCredentials(context.world.disk, flags.credentials),
         bind: { host: flags.bind, port: flags.port },
+        admits: await admitted(context, flags),
         advertiseHost: advertised(flags),
         policy: {
           group: isPolicy ? storeLookup : { named: storeLookup },

@@ -14,6 +14,7 @@ import { credentialsPath, ensureSecrets } from '../runtime/secrets.ts'
 import { readText } from '../runtime/text-file.ts'
 import { Timers } from '../runtime/timers.ts'
 import type { DiskError, DiskLock } from '../runtime/world.ts'
+import { addAllowHosts, isEverywhere } from './role.ts'
 import { parseNumber } from './sizes.ts'
 import { addStoreFlags, type StoreFlags, storeArguments } from './store-flags.ts'
 
@@ -26,6 +27,7 @@ interface UpFlags extends StoreFlags {
   readonly portBase?: number
   readonly bind: string
   readonly advertise?: string
+  readonly allowHosts: readonly string[]
 }
 
 /** FastDFS's ports, and NATS's. */
@@ -63,7 +65,7 @@ export function addUpCommand(program: Command): void {
     .option('--port-base <n>', 'first of the ports to use; 0: any free ones', parseNumber(0, 65000))
     .option('--bind <host>', 'address to listen on', '127.0.0.1')
     .option('--advertise <host>', 'name or address that clients are told (default: the one bound)')
-  addStoreFlags(command).action(up)
+  addStoreFlags(addAllowHosts(command)).action(up)
 }
 
 async function up(flags: UpFlags): Promise<void> {
@@ -160,7 +162,10 @@ Ctrl-C ends it.
       },
     })
     const credentials = (user: string) => ['--credentials', credentialsPath(data, user)]
-    const address = (port: number) => ['--bind', flags.bind, '--advertise', advertise!, '--port', String(port)]
+    const address = (port: number) => [
+      ...['--bind', flags.bind, '--advertise', advertise!, '--port', String(port)],
+      ...flags.allowHosts.flatMap(pattern => ['--allow-hosts', pattern]),
+    ]
     await Promise.all([
       ...trackers.map(({ id, port }) =>
         start(id, ['tracker', '--id', id, ...credentials('tracker'), ...address(port)]),
@@ -297,11 +302,6 @@ Ctrl-C ends it.
       throw new Error(`${directory} is in use by another \`dfs up\``, { cause: error })
     }
   }
-}
-
-/** Whether a host to listen on stands for all of a machine's addresses, and so for none to connect to. */
-function isEverywhere(host: string): boolean {
-  return host === '0.0.0.0' || host === '::'
 }
 
 /** How the user can call us again. */

@@ -1,5 +1,6 @@
 /** natsdfs for programs: `const client = await connect()`, then `upload`, `download`, `info`, `delete`, `status`. */
 export type { AckLevel, Receipt } from '../protocol/ack.ts'
+export { antiLeechToken, type TokenSecret } from '../protocol/anti-leech.ts'
 export { DfsError, ERRORS, type ErrorCode } from '../protocol/errors.ts'
 export type { Credentials } from '../runtime/secrets.ts'
 export {

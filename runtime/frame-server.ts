@@ -10,6 +10,7 @@ import { DfsError, ERRORS, toDfsError } from '../protocol/errors.ts'
 import { COMMANDS, type FrameHeader, HEADER_BYTES, writeHeader } from '../protocol/frame.ts'
 import { FrameCutError, FrameReader, type ReadTimeouts } from './frame-reader.ts'
 import type { Log } from './log.ts'
+import { Refusals } from './refusals.ts'
 import { Silence } from './silence.ts'
 import type { Timers } from './timers.ts'
 import {
@@ -62,12 +63,17 @@ export interface FrameReply {
  */
 export type FrameHandler = (request: FrameRequest) => FrameReply | undefined | Promise<FrameReply | undefined>
 
+/** Whether an address may connect. */
+export type Admits = (address: string) => boolean
+
 export interface FrameServerOptions {
   readonly sockets: Sockets
   readonly clock: Clock
   readonly timers: Timers
   readonly log: Log
   readonly listenAt: Endpoint
+  /** Others are turned away before anything of theirs is read; undefined for everybody. */
+  readonly admits?: Admits | undefined
   readonly connectionsMax: number
   readonly bodyBytesMax: number
   readonly timeouts: ReadTimeouts
@@ -94,29 +100,36 @@ export class FrameServer {
   readonly #options: FrameServerOptions
   readonly #listener: Listener
   readonly #connections: Set<Connection>
+  readonly #refusals: readonly Refusals[]
   #cancelSweep: Cancel | undefined
 
-  private constructor(options: FrameServerOptions, listener: Listener, connections: Set<Connection>) {
+  private constructor(
+    options: FrameServerOptions,
+    listener: Listener,
+    connections: Set<Connection>,
+    refusals: readonly Refusals[],
+  ) {
     this.#options = options
     this.#listener = listener
     this.#connections = connections
+    this.#refusals = refusals
     this.#sweep()
   }
 
   /** Binds the port. Rejects with a SocketError. */
   static async listen(options: FrameServerOptions): Promise<FrameServer> {
+    const { admits, connectionsMax } = options
     const connections = new Set<Connection>()
+    const strangers = new Refusals(options, 'a connection from a host that is not allowed')
+    const tooMany = new Refusals(options, `a connection over the limit of ${connectionsMax}`)
     const listener = await options.sockets.listen(options.listenAt, socket => {
-      if (connections.size >= options.connectionsMax) {
-        socket.destroy()
-        options.log.warn({ connectionsMax: options.connectionsMax }, 'a connection over the limit was refused')
-        return
-      }
+      if (admits?.(socket.remote.host) === false) return strangers.refuse(socket)
+      if (connections.size >= connectionsMax) return tooMany.refuse(socket)
       const connection = new Connection(socket, options)
       connections.add(connection)
       void connection.serve().finally(() => connections.delete(connection))
     })
-    return new FrameServer(options, listener, connections)
+    return new FrameServer(options, listener, connections, [strangers, tooMany])
   }
 
   get endpoint(): Endpoint {
@@ -125,6 +138,11 @@ export class FrameServer {
 
   get connectionCount(): number {
     return this.#connections.size
+  }
+
+  /** Connections that were turned away: from hosts that are not allowed, or over the limit. */
+  get refusedCount(): number {
+    return this.#refusals.reduce((sum, { count }) => sum + count, 0)
   }
 
   /** Accepts nothing more, lets requests under way finish for `graceMs`, then drops what is left. */

@@ -13,6 +13,8 @@ export interface Environment {
   /** The cluster file of the cluster to talk to: `DFS_CLUSTER`. */
   readonly clusterFile: string | undefined
   readonly logLevel: string | undefined
+  /** What anti-leech tokens are made with: `DFS_ANTI_LEECH_SECRET`. */
+  readonly antiLeechSecret: string | undefined
 }
 
 /** Reads the environment as it is now. */
@@ -25,5 +27,6 @@ export function realEnvironment(): Environment {
     natsServer: process.env.DFS_NATS_SERVER,
     clusterFile: process.env.DFS_CLUSTER,
     logLevel: process.env.DFS_LOG,
+    antiLeechSecret: process.env.DFS_ANTI_LEECH_SECRET,
   }
 }

@@ -17,7 +17,7 @@ import { Actor } from '../../runtime/actor.ts'
 import type { Bus } from '../../runtime/bus.ts'
 import { serve } from '../../runtime/endpoint.ts'
 import { FramePool } from '../../runtime/frame-pool.ts'
-import { FrameServer } from '../../runtime/frame-server.ts'
+import { type Admits, FrameServer } from '../../runtime/frame-server.ts'
 import { Gatekeeper } from '../../runtime/handshake.ts'
 import type { MicroService } from '../../runtime/micro-service.ts'
 import {
@@ -49,6 +49,8 @@ export interface StorageOptions extends StoreOptions {
   readonly credentials: Credentials
   readonly clusterSecret: string
   readonly bind: Endpoint
+  /** Who may connect to the data port; undefined for everybody. */
+  readonly admits?: Admits | undefined
   /** What clients and peers are told to connect to; a name is resolved anew with every report. */
   readonly advertiseHost: string
   readonly uploadPriority: number
@@ -193,6 +195,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     timers,
     log,
     listenAt: options.bind,
+    admits: options.admits,
     connectionsMax: CONNECTIONS_MAX,
     bodyBytesMax: BODY_BYTES_MAX,
     timeouts: TIMEOUTS,
@@ -323,6 +326,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       counts: {
         ...counts,
         connections: port.connectionCount,
+        refused: port.refusedCount,
         bytesInFlight: blocks.takenBytes,
         restarts: actor.stats.restarts,
         dropped: actor.stats.dropped,

@@ -16,7 +16,7 @@ import {
 import { Actor, type ReplyTo } from '../../runtime/actor.ts'
 import type { BusMessage } from '../../runtime/bus.ts'
 import { serve } from '../../runtime/endpoint.ts'
-import { FrameServer } from '../../runtime/frame-server.ts'
+import { type Admits, FrameServer } from '../../runtime/frame-server.ts'
 import { ensureStream } from '../../runtime/jetstream.ts'
 import {
   announce,
@@ -38,6 +38,8 @@ export interface TrackerOptions {
   readonly trackerId: string
   readonly credentials: Credentials
   readonly bind: Endpoint
+  /** Who may connect to the port; undefined for everybody. */
+  readonly admits?: Admits | undefined
   /** What clients are told to connect to. */
   readonly advertiseHost: string
   readonly policy: PlacementPolicy
@@ -95,6 +97,7 @@ export async function startTracker(
     timers,
     log,
     listenAt: options.bind,
+    admits: options.admits,
     connectionsMax: CONNECTIONS_MAX,
     bodyBytesMax: TRACKER_BODY_BYTES_MAX,
     timeouts: TIMEOUTS,

@@ -90,6 +90,41 @@ describe('the dfs command', () => {
     return linesOf(stdout)[0]!
   }
 
+  describe('token', () => {
+    const SECRET = 'FastDFS1234567890'
+    const ID = 'group1/M00/00/00/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg'
+    const TOKEN = 'd7ea6014e36285a3ade9709ec56531a2'
+    const withSecret = () => ({ ...cluster.environment, DFS_ANTI_LEECH_SECRET: SECRET })
+
+    it('prints what has to be behind the name of the server, with the secret from a file or the environment', async () => {
+      const link = `${ID}?token=${TOKEN}&ts=1700000000`
+      const file = write('secret', Buffer.from(`${SECRET}\n`))
+      expect(await lines('token', ID, '--ts', '1700000000', '--secret-file', file)).to.deep.equal([link])
+      const { code, stdout } = await run(['token', ID, '--ts', '1700000000', '--json'], { environment: withSecret() })
+      expect({ code, ...JSON.parse(stdout.toString()) }).to.deep.equal({ code: 0, fileId: ID, token: TOKEN, ts: 1.7e9 })
+    })
+
+    it('takes the time of the machine', async () => {
+      const before = Math.floor(Date.now() / 1000)
+      const { stdout } = await run(['token', ID, '--json'], { environment: withSecret() })
+      expect(JSON.parse(stdout.toString()).ts).to.be.within(before, Math.ceil(Date.now() / 1000))
+    })
+
+    for (const [what, args, message] of [
+      ['no secret', [ID], 'a token takes a secret'],
+      ['a file that is not there', [ID, '--secret-file', 'nowhere'], 'nowhere: there is no such file'],
+      ['what is no file id', ['group1/photo.jpg', '--secret-file', 'secret'], 'this is not the name of a file'],
+      ['a time that is none', [ID, '--ts', '-1'], 'a whole number'],
+    ] as const) {
+      it(`says so of ${what}, and exits with 2`, async () => {
+        write('secret', Buffer.from(SECRET))
+        const { code, stdout, stderr } = await run(['token', ...args])
+        expect({ code, stdout: stdout.toString() }).to.deep.equal({ code: 2, stdout: '' })
+        expect(stderr).to.include(message).and.not.include(SECRET)
+      })
+    }
+  })
+
   describe('upload and download', () => {
     for (const [text, sizeBytes] of [
       ['0 B', 0],

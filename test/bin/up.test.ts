@@ -3,8 +3,10 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { expect } from 'chai'
+import { COMMANDS } from '../../protocol/frame.ts'
 import { allPids, chaos } from '../campaigns/chaos.ts'
 import { isAlive, RunningCluster } from '../running-cluster.ts'
+import { RawConnection, requestOf } from '../runtime/frame-fixture.ts'
 import { until } from '../until.ts'
 
 const PROGRAM = fileURLToPath(new URL('../../bin/dfs.js', import.meta.url))
@@ -41,6 +43,31 @@ describe('dfs up', function () {
       const again = await cluster.connect()
       expect((await again.download(fileId)).toString()).to.equal('before the kill')
       await again.close()
+    } finally {
+      await cluster.remove()
+    }
+  })
+
+  it('takes connections from the hosts it is told of only, to all of its ports', async () => {
+    const cluster = await RunningCluster.start('--allow-hosts', '127.0.0.1', '127.0.0.[4-5]')
+    try {
+      const client = await cluster.connect()
+      const { fileId } = await client.upload(Buffer.from('from here'), { ack: 'all' })
+      expect((await client.download(fileId)).toString()).to.equal('from here')
+      await client.close()
+      const { trackers, storages } = cluster.ports
+      for (const port of [...trackers, ...storages].map(role => role.port)) {
+        for (const [from, answer] of [
+          ['127.0.0.5', 10],
+          ['127.0.0.6', 0],
+        ] as const) {
+          const connection = await RawConnection.connect({ host: '127.0.0.1', port }, from)
+          connection.send(requestOf(COMMANDS.activeTest))
+          connection.end()
+          expect(await connection.untilEnded(), `${from} to ${port}`).length(answer)
+          connection.destroy()
+        }
+      }
     } finally {
       await cluster.remove()
     }

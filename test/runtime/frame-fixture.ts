@@ -26,7 +26,7 @@ export interface FrameHarness {
   readonly timers: Timers
   /** The server's ends of the connections, in the order of their coming. */
   readonly accepted: readonly Socket[]
-  connect(): Promise<RawConnection>
+  connect(localAddress?: string): Promise<RawConnection>
   remove(): Promise<void>
 }
 
@@ -66,8 +66,8 @@ export async function serveFrames(
     clock,
     timers,
     accepted,
-    async connect() {
-      const connection = await RawConnection.connect(server.endpoint)
+    async connect(localAddress) {
+      const connection = await RawConnection.connect(server.endpoint, localAddress)
       opened.push(connection)
       return connection
     },
@@ -122,9 +122,11 @@ export class RawConnection {
     )
   }
 
-  static connect(to: Endpoint): Promise<RawConnection> {
+  /** Connects from an address of this machine, if one is given. */
+  static connect(to: Endpoint, localAddress?: string): Promise<RawConnection> {
     return new Promise((resolve, reject) => {
-      const socket = netConnect({ ...to, noDelay: true, allowHalfOpen: true })
+      const from = localAddress === undefined ? {} : { localAddress }
+      const socket = netConnect({ ...to, ...from, noDelay: true, allowHalfOpen: true })
       socket.once('error', reject)
       socket.once('connect', () => {
         socket.off('error', reject)
