@@ -90,6 +90,11 @@ export const StorageReport = Type.Object({
   /** What its peers lack of its own records, as far as it knows. */
   peers: Type.Optional(Type.Array(PeerBacklog, { maxItems: GROUP_MEMBERS_MAX })),
   counts: Type.Record(Type.String({ maxLength: 40 }), Type.Number()),
+  /** What FastDFS calls StatBuff, by its names; see statistics.ts. What is left out is 0. */
+  statistics: Type.Optional(Type.Record(Type.String({ maxLength: 40 }), Count)),
+  /** When the data directory was made, and when this process began with it; seconds since 1970. */
+  madeS: Type.Optional(Count),
+  startedS: Type.Optional(Count),
 })
 export type StorageReport = Static<typeof StorageReport>
 

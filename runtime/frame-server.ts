@@ -93,10 +93,10 @@ const DONE = Promise.resolve()
 export class FrameServer {
   readonly #options: FrameServerOptions
   readonly #listener: Listener
-  readonly #connections: Set<Connection>
+  readonly #connections: Connections
   #cancelSweep: Cancel | undefined
 
-  private constructor(options: FrameServerOptions, listener: Listener, connections: Set<Connection>) {
+  private constructor(options: FrameServerOptions, listener: Listener, connections: Connections) {
     this.#options = options
     this.#listener = listener
     this.#connections = connections
@@ -105,7 +105,7 @@ export class FrameServer {
 
   /** Binds the port. Rejects with a SocketError. */
   static async listen(options: FrameServerOptions): Promise<FrameServer> {
-    const connections = new Set<Connection>()
+    const connections = new Connections()
     const listener = await options.sockets.listen(options.listenAt, socket => {
       if (connections.size >= options.connectionsMax) {
         socket.destroy()
@@ -125,6 +125,11 @@ export class FrameServer {
 
   get connectionCount(): number {
     return this.#connections.size
+  }
+
+  /** As many as there ever were at once. */
+  get connectionPeak(): number {
+    return this.#connections.peak
   }
 
   /** Accepts nothing more, lets requests under way finish for `graceMs`, then drops what is left. */
@@ -415,6 +420,16 @@ export class Connection {
     // FastDFS clients expect no body with an error; our own are told the code and the reason.
     if (this.role === 'anonymous') return { status: errno, close }
     return { status: errno, close, parts: [Buffer.from(`${error.code} ${error.message}`)] }
+  }
+}
+
+class Connections extends Set<Connection> {
+  peak = 0
+
+  override add(connection: Connection): this {
+    super.add(connection)
+    this.peak = Math.max(this.peak, this.size)
+    return this
   }
 }
 

@@ -1,16 +1,18 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
 import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, tailOf } from '../protocol/file-id.ts'
+import { type Counters, zeroCounters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
-import type { Cancel, DiskError, World } from '../runtime/world.ts'
+import type { Cancel, Disk, DiskError, World } from '../runtime/world.ts'
 import { allDone } from './all-done.ts'
 import { AppliedRecords, discard } from './applied-records.ts'
 import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
 import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
+import { countedDisk } from './counted-disk.ts'
 import { groupBy } from './group-by.ts'
 import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
@@ -37,7 +39,10 @@ export class FileStore implements Store {
   readonly epoch: number
   readonly incarnation: string
   readonly recovery: RecoveryReport
+  readonly counters: Counters
   readonly #world: World
+  /** Where the files themselves are. */
+  readonly #disk: Disk
   readonly #options: StoreOptions
   readonly #identity: Identity
   readonly #log: Log
@@ -61,7 +66,7 @@ export class FileStore implements Store {
     log: Log,
     options: StoreOptions,
     identity: Identity,
-    paths: StorePaths,
+    { paths, disk, counters }: { paths: StorePaths; disk: Disk; counters: Counters },
     recovered: Recovery,
     lives: SourceLives,
   ) {
@@ -73,6 +78,8 @@ export class FileStore implements Store {
     this.#log = log
     this.#onPhase = onPhase
     this.#paths = paths
+    this.#disk = disk
+    this.counters = counters
     this.storageId = identity.storageId
     this.group = identity.group
     this.epoch = identity.epoch
@@ -116,7 +123,9 @@ export class FileStore implements Store {
     options: StoreOptions,
     identity: Identity,
   ): Promise<FileStore> {
-    const paths = await StorePaths.open(world.disk, log, options, identity)
+    const counters = zeroCounters()
+    const disk = countedDisk(world.disk, counters)
+    const paths = await StorePaths.open(disk, log, options, identity)
     const present = paths.all.filter(path => path.failure === undefined)
     const recovered = await recover(world.disk, options.dataDirectory, identity, paths.byIndex)
     for (const { failure, index } of present) {
@@ -125,7 +134,7 @@ export class FileStore implements Store {
     if (recovered.uncounted)
       log.warn('the catalogue of segments cannot be read: all of them will be counted, which takes a while')
     const lives = await SourceLives.read(world.disk, options.dataDirectory)
-    const store = new FileStore(world, log, options, identity, paths, recovered, lives)
+    const store = new FileStore(world, log, options, identity, { paths, disk, counters }, recovered, lives)
     await store.#begin(timers, recovered)
     return store
   }
@@ -187,7 +196,7 @@ export class FileStore implements Store {
     const path = this.#paths.of(parts)
     const way = times === 'once' && !isCached(parts.sizeBytes) ? 'direct' : undefined
     try {
-      return await StoredFile.open(this.#world.disk, path.pathOf(parts), parts.sizeBytes, parts.crc32, way)
+      return await StoredFile.open(this.#disk, path.pathOf(parts), parts.sizeBytes, parts.crc32, way)
     } catch (error) {
       if ((error as DiskError).errno !== 'ENOENT') throw error
       await path.checkSound()
@@ -466,6 +475,7 @@ export class FileStore implements Store {
       if (isNowhere(error)) await allDone(shipments.map(discard))
       throw error
     })
+    this.counters.last_sync_update = Math.floor(this.#world.clock.wallMs() / 1000)
   }
 
   #draftOf({ shipped, content }: Shipment): RecordDraft {
@@ -526,7 +536,7 @@ export class FileStore implements Store {
 
   #newFile(path: StorePath, expectedBytes: number): Promise<IncomingFile> {
     const token = `${this.#identity.bootCount}n${this.#tokens++}`
-    return this.#paths.guard(path, () => IncomingFile.create(this.#world.disk, path, token, expectedBytes))
+    return this.#paths.guard(path, () => IncomingFile.create(this.#disk, path, token, expectedBytes))
   }
 
   async #place(path: StorePath, token: string, name: string): Promise<void> {

@@ -1,6 +1,7 @@
 /** The storage server's data port: every command it answers, and who does the work. */
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
+import type { Operation } from '../../protocol/statistics.ts'
 import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Gatekeeper } from '../../runtime/handshake.ts'
 import { DiskError, isFull } from '../../runtime/world.ts'
@@ -13,6 +14,15 @@ import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
 
 /** Linux's EINVAL: FastDFS's storage server ends the connection after it, and after no other. */
 const EINVAL = 22
+
+/** What is counted of which commands. */
+const COUNTED: ReadonlyMap<number, Operation> = new Map([
+  [COMMANDS.uploadFile, 'upload'],
+  [COMMANDS.uploadOnce, 'upload'],
+  [COMMANDS.uploadStream, 'upload'],
+  [COMMANDS.downloadFile, 'download'],
+  [COMMANDS.deleteFile, 'delete'],
+])
 
 /** Whether a connection ends after this error. */
 export function closesAfter(errno: number): boolean {
@@ -53,10 +63,21 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         throw new DfsError('bad_request', `command ${request.command} is not known here`)
     }
   }
+  const { counters } = context.store
+  const succeed = (operation: Operation | undefined, reply: FrameReply | undefined) => {
+    if (operation !== undefined) counters[`success_${operation}_count`]++
+    return reply
+  }
   return request => {
+    const operation = COUNTED.get(request.command)
+    if (operation !== undefined) counters[`total_${operation}_count`]++
     try {
       const reply = answer(request)
-      return reply instanceof Promise ? reply.catch(error => fail(context, error)) : reply
+      if (!(reply instanceof Promise)) return succeed(operation, reply)
+      return reply.then(
+        late => succeed(operation, late),
+        error => fail(context, error),
+      )
     } catch (error) {
       return fail(context, error)
     }

@@ -184,9 +184,14 @@ async function shipFile(
   const offset = file !== undefined && partial.sequence === record.sequence ? await sharedBytes(file, partial) : 0
   const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset }, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
-  const bytes = head.length + file.sizeBytes - offset
+  const bytes = file.sizeBytes - offset
+  store.counters.total_sync_out_bytes += bytes
   const source: BodySource = send => sendFile(context, record.name, file, offset, head, send)
-  return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
+  const shipped = client.exchange(COMMANDS.syncRecord, head.length + bytes, source, skip)
+  const counted = shipped.then(() => {
+    store.counters.success_sync_out_bytes += bytes
+  })
+  return { done: counted.finally(() => file.close()) }
 }
 
 /** How many bytes of a file need not be sent; none if what is there cannot be compared. */

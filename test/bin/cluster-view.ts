@@ -30,7 +30,10 @@ export function storageView(
       storePaths: [{ index: 0, totalBytes: 100 * GIB, freeBytes: 50 * GIB, reservedBytes: GIB, writable: true }],
       binlogEnd: { sequence: 0, timeMs: 0 },
       positions: [],
-      counts: { uploads: 7 },
+      counts: {},
+      statistics: { success_upload_count: 7, success_download_count: 1234 },
+      madeS: 1_700_000_000,
+      startedS: 1_700_003_600,
       ...report,
     },
   }
