@@ -27,6 +27,18 @@ export const StorePathReport = Type.Object({
 })
 export type StorePathReport = Static<typeof StorePathReport>
 
+/** All store paths of a server together. */
+export function spaceOf({ storePaths }: { readonly storePaths: readonly StorePathReport[] }) {
+  const space = { totalBytes: 0, freeBytes: 0, reservedBytes: 0, reusableBytes: 0 }
+  for (const { totalBytes, freeBytes, reservedBytes, reusableBytes = 0 } of storePaths) {
+    space.totalBytes += totalBytes
+    space.freeBytes += freeBytes
+    space.reservedBytes += reservedBytes
+    space.reusableBytes += reusableBytes
+  }
+  return space
+}
+
 /** How far the records of a source have been applied somewhere; `timeMs` is the source's own clock at that record. */
 export const SourcePosition = Type.Object({
   storageId: StorageIdSchema,

@@ -1,7 +1,7 @@
 /** A cluster as a tracker might describe it, to be varied by tests. */
 import type { ClusterStatus } from '../../bin/status.ts'
 import type { StorageReport } from '../../protocol/storage-messages.ts'
-import type { StorageView } from '../../protocol/tracker-messages.ts'
+import type { GroupView, StorageView } from '../../protocol/tracker-messages.ts'
 
 const GIB = 2 ** 30
 
@@ -39,6 +39,24 @@ export function storageView(
   }
 }
 
+export function groupView(view: Partial<GroupView> = {}): GroupView {
+  return {
+    group: 'group1',
+    storages: 2,
+    online: 2,
+    readable: 2,
+    writable: 2,
+    freeBytes: 49 * GIB,
+    totalBytes: 100 * GIB,
+    diskFreeBytes: 50 * GIB,
+    reservedBytes: GIB,
+    reusableBytes: 0,
+    port: 23001,
+    storePathCount: 1,
+    ...view,
+  }
+}
+
 export function clusterStatus(status: Partial<ClusterStatus> = {}): ClusterStatus {
   const storages = status.storages ?? [storageView(1), storageView(2)]
   return {
@@ -51,7 +69,7 @@ export function clusterStatus(status: Partial<ClusterStatus> = {}): ClusterStatu
       { role: 'tracker', id: 'tracker-1', endpoint: '10.0.0.9:22122', beatAgeMs: 500 },
       { role: 'gateway', id: 'gateway-1', endpoint: '', beatAgeMs: 200 },
     ],
-    groups: [{ group: 'group1', storages: 2, online: 2, freeBytes: 49 * GIB, totalBytes: 100 * GIB }],
+    groups: [groupView()],
     ...status,
     storages,
   }
