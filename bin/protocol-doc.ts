@@ -310,7 +310,18 @@ The structs are drawn in \`protocol/statistics-structs.ts\`.
 
 | number | name | to | about | request | reply |
 |---|---|---|---|---|---|
-${rows.join('\n')}`
+${rows.join('\n')}
+
+A tracker answers as FastDFS's does with trunk files off, byte for byte, and keeps the connection after an error. What storage servers and
+trackers of FastDFS say to it is refused with 13. On purpose different:
+
+- Storage ids are always on, and are numbers: 69 and 70 tell them, 97 says that they are used.
+- 75 has those of FastDFS's settings that mean something here.
+- Requests may be pipelined: each is answered, in order.
+- All trackers are equal: whoever is asked calls itself the leader (95, 96, 64).
+- A storage server that was deleted (93) is forgotten, and not listed as deleted.
+- "Current" servers, paths and the source of a server's old data have no meaning here: 0, 0 and nothing. The trunk space of a group is the room in
+  free slots. \`sync_out_bytes\` is counted.`
 }
 
 /** Schemas that have a name of their own, by what they are exported as. */

@@ -163,7 +163,8 @@ export function availableOf({ writable, diskFreeBytes, reservedBytes }: GroupVie
   return writable === 0 ? 0 : Math.max(0, diskFreeBytes - reservedBytes)
 }
 
-function modeOf({ report, online }: StorageView): number {
+/** Whether a storage server takes reads and uploads now, as a sum of 4 and 2. */
+export function modeOf({ report, online }: StorageView): number {
   if (!online || report.status === 'joining') return 0
   return report.status === 'active' ? READ | WRITE : READ
 }

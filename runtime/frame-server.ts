@@ -71,6 +71,8 @@ export interface FrameServerOptions {
   readonly connectionsMax: number
   readonly bodyBytesMax: number
   readonly timeouts: ReadTimeouts
+  /** Look at so many low bits of a length, as FastDFS's tracker does; at all of it unless given. */
+  readonly lengthBits?: 32
   readonly handler: FrameHandler
   /** Whether a connection ends after an error reply with this errno, as FastDFS does after some. */
   readonly closesAfter: (errno: number) => boolean
@@ -224,7 +226,7 @@ export class Connection {
   constructor(socket: Socket, options: FrameServerOptions) {
     this.#socket = socket
     this.#options = options
-    this.#reader = new FrameReader(socket, options.timeouts)
+    this.#reader = new FrameReader(socket, options.timeouts, options.lengthBits)
   }
 
   get remote(): Endpoint {

@@ -15,14 +15,16 @@ import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
 /** Linux's EINVAL: FastDFS's storage server ends the connection after it, and after no other. */
 const EINVAL = 22
 
-/** What is counted of which commands. */
-const COUNTED: ReadonlyMap<number, Operation> = new Map([
-  [COMMANDS.uploadFile, 'upload'],
-  [COMMANDS.uploadOnce, 'upload'],
-  [COMMANDS.uploadStream, 'upload'],
-  [COMMANDS.downloadFile, 'download'],
-  [COMMANDS.deleteFile, 'delete'],
-])
+/** Which commands are counted, and where. */
+const COUNTED = new Map([
+  [COMMANDS.uploadFile, tallyOf('upload')],
+  [COMMANDS.uploadOnce, tallyOf('upload')],
+  [COMMANDS.uploadStream, tallyOf('upload')],
+  [COMMANDS.downloadFile, tallyOf('download')],
+  [COMMANDS.deleteFile, tallyOf('delete')],
+] as [number, Tally][])
+
+type Tally = ReturnType<typeof tallyOf>
 
 /** Whether a connection ends after this error. */
 export function closesAfter(errno: number): boolean {
@@ -64,24 +66,29 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
     }
   }
   const { counters } = context.store
-  const succeed = (operation: Operation | undefined, reply: FrameReply | undefined) => {
-    if (operation !== undefined) counters[`success_${operation}_count`]++
+  const succeed = (tally: Tally | undefined, reply: FrameReply | undefined) => {
+    if (tally !== undefined) counters[tally.success]++
     return reply
   }
   return request => {
-    const operation = COUNTED.get(request.command)
-    if (operation !== undefined) counters[`total_${operation}_count`]++
+    const tally = COUNTED.get(request.command)
+    if (tally !== undefined) counters[tally.total]++
     try {
       const reply = answer(request)
-      if (!(reply instanceof Promise)) return succeed(operation, reply)
+      if (!(reply instanceof Promise)) return succeed(tally, reply)
       return reply.then(
-        late => succeed(operation, late),
+        late => succeed(tally, late),
         error => fail(context, error),
       )
     } catch (error) {
       return fail(context, error)
     }
   }
+}
+
+/** The names of an operation's two counters, made once. */
+function tallyOf(operation: Operation) {
+  return { total: `total_${operation}_count`, success: `success_${operation}_count` } as const
 }
 
 /** Counts a failure, and says what it is for whoever asked. */

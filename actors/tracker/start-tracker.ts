@@ -110,6 +110,7 @@ export async function startTracker(
     connectionsMax: CONNECTIONS_MAX,
     bodyBytesMax: TRACKER_BODY_BYTES_MAX,
     timeouts: TIMEOUTS,
+    lengthBits: 32,
     handler: trackerPort({
       tracker,
       policy: options.policy,

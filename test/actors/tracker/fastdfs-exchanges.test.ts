@@ -175,6 +175,12 @@ describe('a tracker, asked as FastDFS was', () => {
     expect(reply[9]).equal(golden[9])
   })
 
+  it('takes a length of 2^40 for none, as was measured', async () => {
+    connection.send(Buffer.from('00000100000000006f00', 'hex'))
+    expect(await connection.reply()).include({ status: 0 })
+    await expectAlive()
+  })
+
   describe('answers otherwise, on purpose,', () => {
     it('for ids: it has them, whether none would be allowed or not', async () => {
       const [first, second] = [1, 2].map(id => cluster.members.get(id)!.storage.endpoint.port)

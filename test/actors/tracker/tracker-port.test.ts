@@ -52,6 +52,7 @@ describe("the tracker's FastDFS port", () => {
     tracker.start()
     harness = await serveFrames(trackerPort(portContext(tracker, clock)), {
       bodyBytesMax: TRACKER_BODY_BYTES_MAX,
+      lengthBits: 32,
       closesAfter: () => false,
     })
     client = await harness.connect()
@@ -348,6 +349,22 @@ describe("the tracker's FastDFS port", () => {
       expect(await statusOf(command, 'body')).equal(EINVAL)
     expect(await statusOf(COMMANDS.activeTest)).equal(0)
   })
+
+  it('looks at the low half of a length alone, as FastDFS does', async () => {
+    beat(1)
+    expect(await ask('00000100000000006f00')).equal('00000000000000006400')
+    expect(await ask(`00000001000000106800${GROUP1}`)).equal(`00000000000000286400${GROUP1}${SERVER1}00`)
+  })
+
+  for (const [what, length] of [
+    ['a negative length', 'ffffffffffffffff'],
+    ['one whose low half is negative', '0000000080000000'],
+  ]) {
+    it(`ends the connection without a word after ${what}`, async () => {
+      client.send(Buffer.from(`${length}6f00`, 'hex'))
+      expect(await client.untilEnded()).length(0)
+    })
+  }
 
   it('refuses a body longer than any question, and ends the connection', async () => {
     expect(await statusOf(COMMANDS.queryFetch, Buffer.alloc(TRACKER_BODY_BYTES_MAX + 1))).equal(EFBIG)
