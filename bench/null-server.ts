@@ -6,9 +6,10 @@
  *     11             always the same file id                                    14  `sizeBytes` of content
  */
 import { createServer, Socket } from 'node:net'
-import { writeGroupAndName, writeServer } from '../protocol/data-bodies.ts'
+import { IPV4_BYTES, writeGroupAndName } from '../protocol/data-bodies.ts'
 import { encodeFileName, tailOf } from '../protocol/file-id.ts'
 import { COMMANDS, frame, header } from '../protocol/frame.ts'
+import { writeServers } from '../protocol/tracker-bodies.ts'
 import type { Endpoint } from '../runtime/world.ts'
 import { makeContent } from './content.ts'
 import { FrameScanner } from './frame-scanner.ts'
@@ -85,9 +86,10 @@ export function startNullServer({ sizeBytes, storages }: NullServerOptions): Pro
           case COMMANDS.queryUpdate: {
             flush()
             const { host, port } = servers[turn++ % servers.length]!
-            const place = { group: GROUP, ip: host, port }
+            const place = { group: GROUP, servers: [{ ip: host, port }] }
             const isStore = command === COMMANDS.queryStoreWithoutGroup
-            socket.write(frame(COMMANDS.reply, writeServer(isStore ? { ...place, storePathIndex: 0 } : place)))
+            const body = writeServers(isStore ? { ...place, storePathIndex: 0 } : place, IPV4_BYTES)
+            socket.write(frame(COMMANDS.reply, body))
             return
           }
           default:

@@ -48,7 +48,11 @@ interface FrameBodies {
   readonly reply: string
 }
 
-const SERVER = 'group 16, address 15 (IPv4) or 45 (IPv6), port 8'
+const ADDRESS = 'address 15, or 45 where any storage server has an IPv6 address, port 8'
+const SERVER = `group 16, ${ADDRESS}`
+const SERVERS = `${SERVER}, then ${ADDRESS} of each further one`
+const GROUP_STAT = 'GroupStat 113'
+const HOST = 'group 16, address and port'
 const FILE = 'group 16, name'
 const UPLOAD_HEAD =
   "upload id 16, ack level 1 (0 the server's, 1 one, 2 quorum, 3 all), ack timeout in ms 4 (0: the server's)"
@@ -138,6 +142,89 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     about: 'Where to upload to in a group.',
     request: 'group 16',
     reply: `${SERVER}, store path 1`,
+  },
+  queryFetchAll: { to: 'tracker', about: 'All who can serve a file.', request: FILE, reply: SERVERS },
+  queryStoreWithoutGroupAll: {
+    to: 'tracker',
+    about: 'Where to upload to, with the alternatives.',
+    request: 'empty',
+    reply: `${SERVERS}, store path 1`,
+  },
+  queryStoreWithGroupAll: {
+    to: 'tracker',
+    about: 'The same in a group.',
+    request: 'group 16',
+    reply: `${SERVERS}, store path 1`,
+  },
+  listOneGroup: { to: 'tracker', about: 'Statistics of a group.', request: 'group 16', reply: GROUP_STAT },
+  listAllGroups: { to: 'tracker', about: 'Statistics of all groups.', request: 'empty', reply: `${GROUP_STAT} each` },
+  listStorage: {
+    to: 'tracker',
+    about: 'Statistics of the storage servers of a group, or of those with an id or address.',
+    request: 'group 16, storage id or address, up to 15',
+    reply: 'StorageStat 487 each, or 517 where any has an IPv6 address',
+  },
+  deleteStorage: {
+    to: 'tracker',
+    about: 'Makes the trackers forget a storage server that is offline, until it comes back.',
+    request: 'group 16, storage id up to 15',
+    reply: 'empty',
+  },
+  deleteGroup: {
+    to: 'tracker',
+    about: 'Makes the trackers forget a group without storage servers.',
+    request: 'group 16',
+    reply: 'empty',
+  },
+  setTrunkServer: {
+    to: 'tracker',
+    about: 'Refused with 95: there are no trunk servers.',
+    request: 'group 16, storage id up to 15',
+    reply: 'none',
+  },
+  getLeader: {
+    to: 'tracker',
+    about: 'The leader of the trackers: whoever is asked.',
+    request: 'empty',
+    reply: '`address:port`',
+  },
+  trackerClusterStat: {
+    to: 'tracker',
+    about: 'The trackers. What is filtered by is a sum of 1 active, 2 leader.',
+    request: 'filter by 1, is active 1, is leader 1',
+    reply: 'count 1, trackers 90 each',
+  },
+  storageClusterStat: {
+    to: 'tracker',
+    about: 'The storage servers of all groups. What is filtered by: 2 status.',
+    request: 'filter by 1, `=` or `!` 1, status 1, is trunk server 1',
+    reply: 'uses storage ids 1, uses trunk files 1, count 4, storage servers 106 each',
+  },
+  storageVolumeStat: {
+    to: 'tracker',
+    about: 'The room in all groups. What is filtered by is a sum of 1 disk, 4 any.',
+    request: 'filter by 1, has room on disk 1, in trunk files 1, anywhere 1',
+    reply: 'uses trunk files 1, count 4, groups 59 each',
+  },
+  getStorageStatus: { to: 'tracker', about: 'The state of a storage server.', request: HOST, reply: 'StorageBrief 67' },
+  getStorageId: { to: 'tracker', about: 'The id of a storage server.', request: HOST, reply: 'storage id' },
+  fetchStorageIds: {
+    to: 'tracker',
+    about: 'The ids of all storage servers, some at a time.',
+    request: 'start index 4, allow empty 1',
+    reply: 'how many there are 4, how many follow 4, a line `id group address:port` for each',
+  },
+  getParameters: {
+    to: 'tracker',
+    about: "FastDFS's settings, as far as they mean something here.",
+    request: 'empty',
+    reply: 'a line `key=value` for each',
+  },
+  trackerStatus: {
+    to: 'tracker',
+    about: 'How long this tracker has been there.',
+    request: 'empty',
+    reply: 'is leader 1, running time in seconds 8, time away before 8',
   },
   activeTest: { to: 'both', about: 'Whether the connection works.', request: 'empty', reply: 'empty' },
   authenticate: {
@@ -268,10 +355,22 @@ function framesText(): string {
 A frame is a header of 10 bytes and a body: length of the body 8, command 1, status 1. All integers are big-endian;
 fields of fixed width are padded with NUL. The status of a reply is 0 or an errno; an error has no body, except that
 those who have proven a secret are told code and reason as text. Commands from 200 on are ours, the others FastDFS's.
+The structs are drawn in \`protocol/statistics-structs.ts\`.
 
 | number | name | to | about | request | reply |
 |---|---|---|---|---|---|
-${rows.join('\n')}`
+${rows.join('\n')}
+
+A tracker answers as FastDFS's does with trunk files off, byte for byte, and keeps the connection after an error. What storage servers and
+trackers of FastDFS say to it is refused with 13. On purpose different:
+
+- Storage ids are always on, and are numbers: 69 and 70 tell them, 97 says that they are used.
+- 75 has those of FastDFS's settings that mean something here.
+- Requests may be pipelined: each is answered, in order.
+- All trackers are equal: whoever is asked calls itself the leader (95, 96, 64).
+- A storage server that was deleted (93) is forgotten, and not listed as deleted.
+- "Current" servers, paths and the source of a server's old data have no meaning here: 0, 0 and nothing. The trunk space of a group is the room in
+  free slots. \`sync_out_bytes\` is counted.`
 }
 
 /** Schemas that have a name of their own, by what they are exported as. */

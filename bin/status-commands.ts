@@ -1,6 +1,7 @@
-/** The commands that look at a cluster: `dfs status`, `dfs doctor`. */
+/** The commands that look at a cluster: `dfs status`, `dfs monitor`, `dfs doctor`. */
 import type { Command } from 'commander'
 import { doctor } from './doctor.ts'
+import { monitor } from './monitor.ts'
 import { type ClusterFlags, clusterCommand, withClient } from './session.ts'
 import { type StatusFlags, status } from './status.ts'
 
@@ -15,6 +16,16 @@ export function addStatusCommands(program: Command): void {
   )
     .option('-w, --watch', 'show it again every two seconds, until Ctrl-C')
     .action((flags: StatusFlags) => withClient(flags, 'status', session => status(session, flags)))
+
+  clusterCommand(
+    program,
+    'monitor [group]',
+    'tell of groups and storage servers what fdfs_monitor tells, under the same names',
+    `dfs monitor
+     dfs monitor group1 | grep total_upload_count`,
+  ).action((group: string | undefined, flags: ClusterFlags) =>
+    withClient(flags, group ?? 'monitor', session => monitor(session, group, flags)),
+  )
 
   clusterCommand(
     program,

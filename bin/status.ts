@@ -61,7 +61,20 @@ export function formatStatus(status: ClusterStatus, lags: readonly SyncLag[]): s
     ]),
   ])
   const storageTable = formatTable([
-    ['ID', 'GROUP', 'ADDRESS', 'STATUS', 'FREE', 'IN SLOTS', 'TOTAL', 'UPLOADS', 'BINLOG', 'PEERS BEHIND'],
+    [
+      'ID',
+      'GROUP',
+      'ADDRESS',
+      'STATUS',
+      'FREE',
+      'IN SLOTS',
+      'TOTAL',
+      'UPLOADS',
+      'DOWNLOADS',
+      'DELETES',
+      'BINLOG',
+      'PEERS BEHIND',
+    ],
     ...storages.map(view => storageRow(view, lags)),
   ])
   const tables = [head, groups.length > 0 ? groupTable : '', storages.length > 0 ? storageTable : '']
@@ -86,7 +99,7 @@ export function lagText({ behindMs, records, bytes }: SyncLag): string {
 }
 
 function storageRow(view: StorageView, lags: readonly SyncLag[]): readonly string[] {
-  const { storageId, group, host, port, storePaths, counts, binlogEnd } = view.report
+  const { storageId, group, host, port, storePaths, statistics = {}, binlogEnd } = view.report
   const peers = lags.filter(({ source }) => source === storageId).map(lag => `${lag.peer}: ${lagText(lag)}`)
   return [
     String(storageId),
@@ -96,7 +109,7 @@ function storageRow(view: StorageView, lags: readonly SyncLag[]): readonly strin
     formatBytes(storePaths.reduce((sum, path) => sum + path.freeBytes, 0)),
     formatBytes(storePaths.reduce((sum, { reusableBytes = 0 }) => sum + reusableBytes, 0)),
     formatBytes(storePaths.reduce((sum, path) => sum + path.totalBytes, 0)),
-    String(counts.uploads ?? 0),
+    ...(['upload', 'download', 'delete'] as const).map(of => String(statistics[`success_${of}_count`] ?? 0)),
     String(binlogEnd.sequence),
     peers.length === 0 ? '-' : peers.join(', '),
   ]

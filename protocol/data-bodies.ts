@@ -8,8 +8,9 @@ import { GROUP_NAME_BYTES, isExtension } from './file-id.ts'
 import { readInt64, readString, writeInt64, writeString } from './frame.ts'
 import { METADATA_BYTES_MAX } from './metadata.ts'
 
-const IPV4_BYTES = 15
-const IPV6_BYTES = 45
+/** How long an address is, without a NUL. */
+export const IPV4_BYTES = 15
+export const IPV6_BYTES = 45
 export const EXTENSION_FIELD_BYTES = 6
 export const UPLOAD_ID_BYTES = 16
 const PREFIX_FIELD_BYTES = 16
@@ -227,18 +228,6 @@ export function writeDownload(request: { offset: number; length: number; group: 
   writeInt64(range, request.offset, 0)
   writeInt64(range, request.length, 8)
   return Buffer.concat([range, writeGroupAndName(request.group, request.name)])
-}
-
-/** The reply of the tracker's queries: group 16, address, port 8, and for a store query the store path 1. */
-export function writeServer(server: { group: string; ip: string; port: number; storePathIndex?: number }): Buffer {
-  const { group, ip, port, storePathIndex } = server
-  const width = addressWidth(ip)
-  const buffer = Buffer.alloc(GROUP_NAME_BYTES + width + 8 + (storePathIndex === undefined ? 0 : 1))
-  writeString(buffer, group, 0, GROUP_NAME_BYTES)
-  writeString(buffer, ip, GROUP_NAME_BYTES, width)
-  writeInt64(buffer, port, GROUP_NAME_BYTES + width)
-  if (storePathIndex !== undefined) buffer[GROUP_NAME_BYTES + width + 8] = storePathIndex
-  return buffer
 }
 
 export interface FileInfoFields {

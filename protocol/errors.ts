@@ -15,6 +15,7 @@ const EBUSY = 16
 const EEXIST = 17
 const EFBIG = 27
 const EINVAL = 22
+const EOPNOTSUPP = 95
 const EIO = 5
 const ENOENT = 2
 const ENOSPC = 28
@@ -65,6 +66,18 @@ export const ERRORS = {
     retryable: false,
     about: 'There is a file of this name already: a slave file gets its name from its master.',
   },
+  unknown_storage: {
+    status: 404,
+    errno: ENOENT,
+    retryable: false,
+    about: 'No storage server with this id or address is known in the group.',
+  },
+  still_in_use: {
+    status: 409,
+    errno: EBUSY,
+    retryable: false,
+    about: 'Only a storage server that is offline can be deleted, and only a group that has none.',
+  },
   storage_id_in_use: {
     status: 409,
     errno: EEXIST,
@@ -101,6 +114,12 @@ export const ERRORS = {
     errno: EIO,
     retryable: true,
     about: 'A bug or a failing disk; the server logged the cause.',
+  },
+  not_supported: {
+    status: 501,
+    errno: EOPNOTSUPP,
+    retryable: false,
+    about: 'There is nothing here that this could be asked of.',
   },
   corrupt: {
     status: 500,

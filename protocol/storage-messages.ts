@@ -27,6 +27,18 @@ export const StorePathReport = Type.Object({
 })
 export type StorePathReport = Static<typeof StorePathReport>
 
+/** All store paths of a server together. */
+export function spaceOf({ storePaths }: { readonly storePaths: readonly StorePathReport[] }) {
+  const space = { totalBytes: 0, freeBytes: 0, reservedBytes: 0, reusableBytes: 0 }
+  for (const { totalBytes, freeBytes, reservedBytes, reusableBytes = 0 } of storePaths) {
+    space.totalBytes += totalBytes
+    space.freeBytes += freeBytes
+    space.reservedBytes += reservedBytes
+    space.reusableBytes += reusableBytes
+  }
+  return space
+}
+
 /** How far the records of a source have been applied somewhere; `timeMs` is the source's own clock at that record. */
 export const SourcePosition = Type.Object({
   storageId: StorageIdSchema,
@@ -90,6 +102,11 @@ export const StorageReport = Type.Object({
   /** What its peers lack of its own records, as far as it knows. */
   peers: Type.Optional(Type.Array(PeerBacklog, { maxItems: GROUP_MEMBERS_MAX })),
   counts: Type.Record(Type.String({ maxLength: 40 }), Type.Number()),
+  /** What FastDFS calls StatBuff, by its names; see statistics.ts. What is left out is 0. */
+  statistics: Type.Optional(Type.Record(Type.String({ maxLength: 40 }), Count)),
+  /** When the data directory was made, and when this process began with it; seconds since 1970. */
+  madeS: Type.Optional(Count),
+  startedS: Type.Optional(Count),
 })
 export type StorageReport = Static<typeof StorageReport>
 

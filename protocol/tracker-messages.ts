@@ -78,9 +78,18 @@ export const GroupView = Type.Object({
   group: GroupSchema,
   storages: Count,
   online: Count,
+  readable: Count,
+  writable: Count,
   /** The least over the members that can take uploads: every file goes to all of them. */
   freeBytes: Count,
   totalBytes: Count,
+  /** Of the member with the least room: what its disks have, what of it uploads never take, what free slots have. */
+  diskFreeBytes: Count,
+  reservedBytes: Count,
+  reusableBytes: Count,
+  /** Of the first member: those of others may differ. */
+  port: Count,
+  storePathCount: Count,
 })
 export type GroupView = Static<typeof GroupView>
 
@@ -102,6 +111,33 @@ export const trackerStorages = defineRequest({
   errors: ['unknown_group'],
 })
 
+export const deleteStorage = defineRequest({
+  name: 'tracker.deleteStorage',
+  subject: 'tracker.deleteStorage',
+  about:
+    'Makes all trackers forget a storage server that is offline, until it comes back. Its files stay where they are.',
+  request: Type.Object({ group: GroupSchema, storageId: StorageIdSchema }),
+  reply: Type.Object({}),
+  errors: ['unknown_group', 'unknown_storage', 'still_in_use'],
+})
+
+export const deleteGroup = defineRequest({
+  name: 'tracker.deleteGroup',
+  subject: 'tracker.deleteGroup',
+  about: 'Makes all trackers forget a group that has no storage server any more.',
+  request: Type.Object({ group: GroupSchema }),
+  reply: Type.Object({}),
+  errors: ['unknown_group', 'still_in_use'],
+})
+
+export const trackerForget = defineNotice({
+  name: 'tracker.forget',
+  subject: 'hb.tracker.forget.{group}.{id}',
+  about:
+    'What a tracker was asked to forget, for the others: a storage server, or a group where `{id}` is `all`. One that still hears of it does not.',
+  payload: Type.Object({ group: GroupSchema, storageId: Type.Optional(StorageIdSchema) }),
+})
+
 export const trackerLocate = defineRequest({
   name: 'tracker.locate',
   subject: 'tracker.locate',
@@ -121,13 +157,21 @@ export const trackerLocate = defineRequest({
   errors: ['bad_request', 'bad_file_id'],
 })
 
-/** A tracker or gateway as the trackers see it. */
-export const RoleView = Type.Object({
+/** What a tracker or gateway says of itself. */
+const ROLE = {
   role: Type.String(),
   id: Type.String(),
   endpoint: Type.String(),
-  beatAgeMs: Count,
-})
+  version: Type.Optional(Type.String()),
+  /** Seconds since 1970. */
+  startedS: Type.Optional(Count),
+  /** Of its port, now and at most. */
+  connections: Type.Optional(Count),
+  connectionPeak: Type.Optional(Count),
+}
+
+/** A tracker or gateway as the trackers see it. */
+export const RoleView = Type.Object({ ...ROLE, beatAgeMs: Count })
 export type RoleView = Static<typeof RoleView>
 
 export const trackerStatus = defineRequest({
@@ -154,10 +198,5 @@ export const roleBeat = defineNotice({
   subject: 'hb.{role}.{group}.{id}',
   about:
     'Told by trackers, gateways and sync workers about once a second; the group is `all` for those that have none.',
-  payload: Type.Object({
-    role: Type.String(),
-    id: Type.String(),
-    endpoint: Type.String(),
-    leaving: Type.Boolean(),
-  }),
+  payload: Type.Object({ ...ROLE, leaving: Type.Boolean() }),
 })

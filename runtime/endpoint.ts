@@ -6,6 +6,13 @@ import { BusError, type BusHeaders } from './bus.ts'
 import type { Log } from './log.ts'
 import type { MicroRequest, MicroService } from './micro-service.ts'
 
+/** What is not said of an endpoint by its definition. */
+export interface ServeOptions {
+  readonly name?: string
+  /** Numbers of its own for STATS. */
+  readonly data?: () => Record<string, unknown>
+}
+
 /** Serves `definition` on a subject. What the handler throws goes back as an error with code, status and headers. */
 export function serve<D extends RequestDefinition>(
   service: MicroService,
@@ -13,9 +20,9 @@ export function serve<D extends RequestDefinition>(
   subject: string,
   log: Log,
   handle: (request: RequestOf<D>) => ReplyOf<D> | Promise<ReplyOf<D>>,
-  name = endpointName(definition.name),
+  { name = endpointName(definition.name), data }: ServeOptions = {},
 ): void {
-  service.endpoint({ name, subject }, async request => {
+  service.endpoint({ name, subject, data }, async request => {
     let encoding: Encoding = encodingAskedFor(request.message.headers, request.message.payload)
     try {
       const admitted = admit(definition.request, request.message.payload)

@@ -34,6 +34,7 @@ export class FrameCutError extends Error {
 export class FrameReader {
   readonly #socket: Socket
   readonly #timeouts: ReadTimeouts
+  readonly #lengthBits: 32 | undefined
   readonly #buffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES)
   #start = 0
   #end = 0
@@ -43,9 +44,11 @@ export class FrameReader {
   /** How long the other side may be silent now; without end while nothing is waited for. */
   patienceMs = Number.POSITIVE_INFINITY
 
-  constructor(socket: Socket, timeouts: ReadTimeouts) {
+  /** Looks at so many low bits of a length: all unless given. */
+  constructor(socket: Socket, timeouts: ReadTimeouts, lengthBits?: 32) {
     this.#socket = socket
     this.#timeouts = timeouts
+    this.#lengthBits = lengthBits
   }
 
   /** Bytes of the current body that have not been read. */
@@ -61,7 +64,8 @@ export class FrameReader {
   /** The next header, if it is here. The body before must have been read. */
   headerHere(): FrameHeader | undefined {
     if (this.#end - this.#start < HEADER_BYTES) return undefined
-    const header = readHeader(this.#buffer, this.#start)
+    const whole = readHeader(this.#buffer, this.#start)
+    const header = this.#lengthBits === undefined ? whole : { ...whole, lengthBytes: whole.lengthBytes | 0 }
     this.#start += HEADER_BYTES
     this.#bodyLeft = Math.max(0, header.lengthBytes)
     return header

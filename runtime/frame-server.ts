@@ -77,6 +77,8 @@ export interface FrameServerOptions {
   readonly connectionsMax: number
   readonly bodyBytesMax: number
   readonly timeouts: ReadTimeouts
+  /** Look at so many low bits of a length, as FastDFS's tracker does; at all of it unless given. */
+  readonly lengthBits?: 32
   readonly handler: FrameHandler
   /** Whether a connection ends after an error reply with this errno, as FastDFS does after some. */
   readonly closesAfter: (errno: number) => boolean
@@ -99,14 +101,14 @@ const DONE = Promise.resolve()
 export class FrameServer {
   readonly #options: FrameServerOptions
   readonly #listener: Listener
-  readonly #connections: Set<Connection>
+  readonly #connections: Connections
   readonly #refusals: readonly Refusals[]
   #cancelSweep: Cancel | undefined
 
   private constructor(
     options: FrameServerOptions,
     listener: Listener,
-    connections: Set<Connection>,
+    connections: Connections,
     refusals: readonly Refusals[],
   ) {
     this.#options = options
@@ -119,7 +121,7 @@ export class FrameServer {
   /** Binds the port. Rejects with a SocketError. */
   static async listen(options: FrameServerOptions): Promise<FrameServer> {
     const { admits, connectionsMax } = options
-    const connections = new Set<Connection>()
+    const connections = new Connections()
     const strangers = new Refusals(options, 'a connection from a host that is not allowed')
     const tooMany = new Refusals(options, `a connection over the limit of ${connectionsMax}`)
     const listener = await options.sockets.listen(options.listenAt, socket => {
@@ -143,6 +145,11 @@ export class FrameServer {
   /** Connections that were turned away: from hosts that are not allowed, or over the limit. */
   get refusedCount(): number {
     return this.#refusals.reduce((sum, { count }) => sum + count, 0)
+  }
+
+  /** As many as there ever were at once. */
+  get connectionPeak(): number {
+    return this.#connections.peak
   }
 
   /** Accepts nothing more, lets requests under way finish for `graceMs`, then drops what is left. */
@@ -237,7 +244,7 @@ export class Connection {
   constructor(socket: Socket, options: FrameServerOptions) {
     this.#socket = socket
     this.#options = options
-    this.#reader = new FrameReader(socket, options.timeouts)
+    this.#reader = new FrameReader(socket, options.timeouts, options.lengthBits)
   }
 
   get remote(): Endpoint {
@@ -433,6 +440,16 @@ export class Connection {
     // FastDFS clients expect no body with an error; our own are told the code and the reason.
     if (this.role === 'anonymous') return { status: errno, close }
     return { status: errno, close, parts: [Buffer.from(`${error.code} ${error.message}`)] }
+  }
+}
+
+class Connections extends Set<Connection> {
+  peak = 0
+
+  override add(connection: Connection): this {
+    super.add(connection)
+    this.peak = Math.max(this.peak, this.size)
+    return this
   }
 }
 

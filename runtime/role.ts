@@ -1,6 +1,6 @@
 /** What every role of the cluster is started with, and the small things all of them do. */
 import { encode } from '../protocol/codec.ts'
-import { subjectOf } from '../protocol/message.ts'
+import { type PayloadOf, subjectOf } from '../protocol/message.ts'
 import { clusterEvent } from '../protocol/storage-messages.ts'
 import { roleBeat } from '../protocol/tracker-messages.ts'
 import type { Bus, BusHeaders } from './bus.ts'
@@ -65,11 +65,11 @@ export function announce(
 export function sendRoleBeat(
   context: RoleContext,
   bus: Bus,
-  at: { role: string; group: string; id: string; endpoint: string; leaving: boolean },
+  { group, ...beat }: PayloadOf<typeof roleBeat> & { group: string },
 ): void {
-  const { role, group, id, endpoint, leaving } = at
+  const { role, id } = beat
   const subject = subjectOf(roleBeat, { prefix: context.prefix, role, group, id })
-  publishQuietly(context, bus, subject, encode({ role, id, endpoint, leaving }, 'msgpack'))
+  publishQuietly(context, bus, subject, encode({ ...beat, version: context.version }, 'msgpack'))
 }
 
 /** Tells people that something happened; JSON. */

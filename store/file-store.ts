@@ -11,10 +11,11 @@ import {
   tailOf,
 } from '../protocol/file-id.ts'
 import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
+import { type Counters, zeroCounters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
-import type { Cancel, DiskError, World } from '../runtime/world.ts'
+import type { Cancel, Disk, DiskError, World } from '../runtime/world.ts'
 import { allDone } from './all-done.ts'
 import { type AppenderChange, AppenderFiles } from './appender-files.ts'
 import { AppliedRecords, discard } from './applied-records.ts'
@@ -23,6 +24,7 @@ import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
+import { countedDisk } from './counted-disk.ts'
 import { groupBy } from './group-by.ts'
 import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
@@ -59,7 +61,10 @@ export class FileStore implements Store {
   readonly epoch: number
   readonly incarnation: string
   readonly recovery: RecoveryReport
+  readonly counters: Counters
   readonly #world: World
+  /** Where the files themselves are. */
+  readonly #disk: Disk
   readonly #options: StoreOptions
   readonly #identity: Identity
   readonly #log: Log
@@ -85,7 +90,7 @@ export class FileStore implements Store {
     log: Log,
     options: StoreOptions,
     identity: Identity,
-    paths: StorePaths,
+    { paths, disk, counters }: { paths: StorePaths; disk: Disk; counters: Counters },
     recovered: Recovery,
     lives: SourceLives,
   ) {
@@ -97,7 +102,9 @@ export class FileStore implements Store {
     this.#log = log
     this.#onPhase = onPhase
     this.#paths = paths
-    this.#appenders = new AppenderFiles(world.disk)
+    this.#appenders = new AppenderFiles(disk)
+    this.#disk = disk
+    this.counters = counters
     this.storageId = identity.storageId
     this.group = identity.group
     this.epoch = identity.epoch
@@ -142,7 +149,9 @@ export class FileStore implements Store {
     options: StoreOptions,
     identity: Identity,
   ): Promise<FileStore> {
-    const paths = await StorePaths.open(world.disk, log, options, identity)
+    const counters = zeroCounters()
+    const disk = countedDisk(world.disk, counters)
+    const paths = await StorePaths.open(disk, log, options, identity)
     const present = paths.all.filter(path => path.failure === undefined)
     const recovered = await recover(world.disk, options.dataDirectory, identity, paths.byIndex)
     for (const { failure, index } of present) {
@@ -151,7 +160,7 @@ export class FileStore implements Store {
     if (recovered.uncounted)
       log.warn('the catalogue of segments cannot be read: all of them will be counted, which takes a while')
     const lives = await SourceLives.read(world.disk, options.dataDirectory)
-    const store = new FileStore(world, log, options, identity, paths, recovered, lives)
+    const store = new FileStore(world, log, options, identity, { paths, disk, counters }, recovered, lives)
     await store.#begin(timers, recovered)
     return store
   }
@@ -172,7 +181,7 @@ export class FileStore implements Store {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
     // A part will be in its file, too.
     const path = this.#paths.choose(storePathIndex, kind === 'part' ? 2 * expectedBytes : expectedBytes)
-    const create = () => IncomingFile.create(this.#world.disk, path, this.#newToken(), { expectedBytes, kind })
+    const create = () => IncomingFile.create(this.#disk, path, this.#newToken(), { expectedBytes, kind })
     return this.#paths.guard(path, create)
   }
 
@@ -296,11 +305,10 @@ export class FileStore implements Store {
     const { kind, sizeBytes } = parts
     const path = this.#paths.of(parts)
     const way = times === 'once' && sizeBytes !== undefined && !isCached(sizeBytes) ? 'direct' : undefined
-    const { disk } = this.#world
     try {
-      if (kind === 'slave') return await StoredFile.openSlave(disk, path.pathOf(parts))
+      if (kind === 'slave') return await StoredFile.openSlave(this.#disk, path.pathOf(parts))
       if (sizeBytes === undefined) return await this.#appenders.open(path, parts)
-      return await StoredFile.open(disk, path.pathOf(parts), sizeBytes, parts.crc32, way)
+      return await StoredFile.open(this.#disk, path.pathOf(parts), sizeBytes, parts.crc32, way)
     } catch (error) {
       if ((error as DiskError).errno !== 'ENOENT') throw error
       await path.checkSound()
@@ -343,7 +351,7 @@ export class FileStore implements Store {
   }
 
   readMetadata(file: FileNameParts): Promise<Buffer | undefined> {
-    return readMetadataFile(this.#world.disk, this.#paths.of(file), file)
+    return readMetadataFile(this.#disk, this.#paths.of(file), file)
   }
 
   changeMetadata(name: string, change: ChangeMetadata): Promise<boolean> {
@@ -368,7 +376,7 @@ export class FileStore implements Store {
     if (metadata.length > METADATA_BYTES_MAX) throw new DfsError('too_large', 'this is too much metadata for a file')
     const bytes = encodeMetadata(metadata)
     const path = this.#paths.choose(file.storePathIndex, bytes.length)
-    return this.#paths.guard(path, () => IncomingMetadata.write(this.#world.disk, path, this.#newToken(), bytes))
+    return this.#paths.guard(path, () => IncomingMetadata.write(this.#disk, path, this.#newToken(), bytes))
   }
 
   /** Changes of one file are one after another: what is set on it comes before it is deleted, or not at all. */
@@ -593,7 +601,7 @@ export class FileStore implements Store {
   async #isInPlace(name: string, file: FileNameParts): Promise<boolean> {
     const path = this.#paths.of(file)
     if (file.slot !== undefined) return (await path.segments.stateOf(name, file)) === 'present'
-    return (await this.#world.disk.stat(path.pathOf(file))) !== undefined
+    return (await this.#disk.stat(path.pathOf(file))) !== undefined
   }
 
   /** Before it may be said that a file is not there, its disk has to be there and good. */
@@ -630,6 +638,7 @@ export class FileStore implements Store {
       if (isNowhere(error)) await allDone(shipments.map(discard))
       throw error
     })
+    this.counters.last_sync_update = Math.floor(this.#world.clock.wallMs() / 1000)
   }
 
   #draftOf({ shipped, content }: Shipment): RecordDraft {
@@ -716,14 +725,14 @@ export class FileStore implements Store {
   async #placeMetadata(path: StorePath, file: FileNameParts, token: string): Promise<void> {
     this.#onPhase('recorded')
     this.#checkpoints.noteChange()
-    await this.#paths.guard(path, () => placeMetadata(this.#world.disk, path, file, token))
+    await this.#paths.guard(path, () => placeMetadata(this.#disk, path, file, token))
     this.#onPhase('renamed')
   }
 
   async #place(path: StorePath, token: string, name: string): Promise<void> {
     this.#onPhase('recorded')
     this.#checkpoints.noteChange()
-    await this.#paths.guard(path, () => placeFile(this.#world.disk, path, token, name))
+    await this.#paths.guard(path, () => placeFile(this.#disk, path, token, name))
     this.#onPhase('renamed')
   }
 
@@ -734,7 +743,7 @@ export class FileStore implements Store {
   async #withdraw(path: StorePath, token: string, name: string, error: unknown): Promise<never> {
     const note = (cause: unknown) =>
       this.#log.error({ err: cause, name }, 'an upload that failed could not be taken back')
-    await removeTemporary(this.#world.disk, path, token)
+    await removeTemporary(this.#disk, path, token)
       .then(() => path.syncTemporary())
       .catch(note)
     this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) })).catch(note)
@@ -759,7 +768,7 @@ export class FileStore implements Store {
     this.#onPhase('recorded')
     this.#checkpoints.noteChange()
     const file = decodeFileName(name)
-    const { disk } = this.#world
+    const disk = this.#disk
     const removeContent = () => (file.slot === undefined ? removeFile(disk, path, name) : this.#free(path, name, file))
     const remove = () => allDone([removeContent(), removeMetadata(disk, path, file)])
     // Not before: until it is gone it can be read, and kept again.

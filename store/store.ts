@@ -1,6 +1,7 @@
 /** The one interface behind which files are kept; what is behind it may change without anybody in front noticing. */
 import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
+import type { Counters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
 import type { BinlogCursor, ReadRecord, SequenceRange } from './binlog-reader.ts'
@@ -80,6 +81,8 @@ export interface Store {
   /** Names the data directory; 32 hex digits. */
   readonly incarnation: string
   readonly recovery: RecoveryReport
+  /** What is counted in this life, by whoever works on the store. */
+  readonly counters: Counters
   /** The last record that peers may have. */
   readonly end: BinlogEnd
   /** Between here and the end lies nothing that peers get from this server. */

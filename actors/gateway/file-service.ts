@@ -47,14 +47,16 @@ export function serveFiles(context: FileServiceContext): void {
     service.endpoint({ name, subject }, request => download(context, request, bounded))
   }
   for (const { name, subject } of addresses(context, fileInfo)) {
-    serve(service, fileInfo, subject, log, ({ fileId }) => bounded(async () => infoOf(await client.info(fileId))), name)
+    serve(service, fileInfo, subject, log, ({ fileId }) => bounded(async () => infoOf(await client.info(fileId))), {
+      name,
+    })
   }
   for (const { name, subject } of addresses(context, fileDelete)) {
     const remove = async (fileId: string) => {
       await client.delete(fileId)
       return { fileId }
     }
-    serve(service, fileDelete, subject, log, ({ fileId }) => bounded(() => remove(fileId)), name)
+    serve(service, fileDelete, subject, log, ({ fileId }) => bounded(() => remove(fileId)), { name })
   }
 }
 

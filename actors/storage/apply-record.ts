@@ -69,12 +69,14 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const receive = () => receiveFile(context, request, shipped, file, fields.crc32)
   await partials.receive(fields.storageId, receive, () => request.connection.drop())
   const { sizeBytes } = file
+  store.counters.total_sync_in_bytes += sizeBytes
   // The order of records is the order of these calls: the next request is read only after this one.
   const applied = store.apply([{ shipped, content: file }])
   request.bodyTaken()
   await applied
   counts.applied++
   counts.appliedBytes += sizeBytes
+  store.counters.success_sync_in_bytes += sizeBytes
   return { status: 0 }
 }
 
@@ -122,12 +124,14 @@ export async function syncRun(context: PortContext, request: FrameRequest): Prom
     const run = readSyncRun(buffer.subarray(0, await request.body.readBody(buffer)))
     if (run === undefined) throw new DfsError('bad_request', 'the run contradicts itself')
     const admitted = admitRun(run)
+    store.counters.total_sync_in_bytes += run.slots.length
     // The order of records is the order of these calls: the next request is read only after this one.
     const applied = store.apply(admitted)
     request.bodyTaken()
     await applied
     counts.applied += admitted.length
     counts.appliedBytes += run.slots.length
+    store.counters.success_sync_in_bytes += run.slots.length
     return { status: 0 }
   } finally {
     blocks.release(buffer)

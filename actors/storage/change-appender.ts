@@ -31,6 +31,7 @@ export async function uploadAppender(context: PortContext, request: FrameRequest
   const { sizeBytes, extension, storePathIndex } = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
   if (sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
   admitUpload(context, { extension }, undefined)
+  context.store.counters.total_upload_bytes += sizeBytes
   const file = await context.store.receive(storePathIndex, sizeBytes, 'appender')
   try {
     await receiveInto(context, file, target => body.readBody(target))
@@ -42,6 +43,7 @@ export async function uploadAppender(context: PortContext, request: FrameRequest
   const stored = await context.store.create(file, { extension, uploadId: undefined, isAppender: true })
   context.counts.uploads++
   context.counts.uploadBytes += sizeBytes
+  context.store.counters.success_upload_bytes += sizeBytes
   return acknowledge(context, stored, undefined)
 }
 
@@ -91,15 +93,17 @@ async function write(
   sizeBytes: number,
   offset: number | undefined,
 ): Promise<FrameReply> {
-  const { store, counts } = context
+  const { store } = context
   const { body } = request
   const { name, file, head } = named
+  const operation = offset === undefined ? 'append' : 'modify'
   const isSound = sizeBytes === body.bodyLeft && sizeBytes > 0 && (offset === undefined || isSize(offset))
   if (!isSound) throw new DfsError('bad_request', 'the size and the body disagree')
   if (file.kind !== 'appender') throw new DfsError('bad_request', 'this is not an appender file')
   if (file.storageId !== store.storageId) return passOn(context, request, file, head)
   admitAck(context, undefined)
   if (!(await store.has(name))) return refuse(context, request, named)
+  store.counters[`total_${operation}_bytes`] += sizeBytes
   const part = await store.receive(file.storePathIndex, sizeBytes, 'part')
   try {
     await receiveInto(context, part, target => body.readBody(target))
@@ -110,7 +114,7 @@ async function write(
   request.bodyTaken()
   const stored = await store.writeAppender(name, part, offset)
   if (stored === undefined) return refuse(context, request, named)
-  counts.uploadBytes += sizeBytes
+  store.counters[`success_${operation}_bytes`] += sizeBytes
   const { status } = await acknowledge(context, stored, undefined)
   return { status, ...context.acknowledged }
 }

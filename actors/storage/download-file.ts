@@ -100,7 +100,10 @@ async function downloadSmall(
 /** What is wanted of a file that is at hand. */
 function cut(context: PortContext, content: Buffer, wanted: Wanted): Buffer {
   const { from, until } = rangeOf(content.length, wanted)
-  context.counts.downloadBytes += until - from
+  const { counts, store } = context
+  counts.downloadBytes += until - from
+  store.counters.total_download_bytes += until - from
+  store.counters.success_download_bytes += until - from
   return content.subarray(from, until)
 }
 
@@ -140,19 +143,26 @@ async function serveLocal(
   wanted: Wanted,
 ): Promise<FrameReply> {
   const { from, until } = rangeOf(file.sizeBytes, wanted)
-  context.counts.downloadBytes += until - from
+  const { counts, store } = context
+  const bytes = until - from
+  counts.downloadBytes += bytes
+  store.counters.total_download_bytes += bytes
   const pieces = readPieces(file, context.blocks, { from, until })
   const release = async () => {
     await pieces.return()
     await file.close()
   }
   const first = await nextPiece(context, wanted.name, pieces)
-  if (first.length === until - from) return { status: 0, parts: [first], release }
+  if (first.length === bytes) {
+    store.counters.success_download_bytes += bytes
+    return { status: 0, parts: [first], release }
+  }
   const stream = async (send: Send) => {
     await send([first])
     await streamRest(context, parts, wanted, { from: from + first.length, until }, pieces, send)
+    store.counters.success_download_bytes += bytes
   }
-  return { status: 0, lengthBytes: until - from, stream, release }
+  return { status: 0, lengthBytes: bytes, stream, release }
 }
 
 /** Streams further pieces. From a bad block on, a peer sends what it has. */
@@ -194,10 +204,16 @@ async function nextPiece(context: PortContext, name: string, pieces: AsyncGenera
 function passOn(context: PortContext, wanted: Wanted): (client: FrameClient) => Promise<FrameReply> {
   return async client => {
     const remote = await openRemote(client, wanted)
+    const { lengthBytes } = remote
+    const { counters } = context.store
+    counters.total_download_bytes += lengthBytes
     return {
       status: 0,
-      lengthBytes: remote.lengthBytes,
-      stream: send => relay(context, remote.body, send),
+      lengthBytes,
+      stream: async send => {
+        await relay(context, remote.body, send)
+        counters.success_download_bytes += lengthBytes
+      },
       release: async () => remote.done(),
     }
   }

@@ -3,6 +3,7 @@ import type { AckLevel } from '../../protocol/ack.ts'
 import { encode } from '../../protocol/codec.ts'
 import { toDfsError } from '../../protocol/errors.ts'
 import { admit, PROTOCOL_VERSION, subjectOf } from '../../protocol/message.ts'
+import { type Statistics, withoutZeros } from '../../protocol/statistics.ts'
 import {
   actorStatus,
   GROUP_MEMBERS_MAX,
@@ -100,6 +101,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   const { storageId, group, incarnation } = identity
   const actorId = `storage-${storageId}`
   const bootSecret = world.random.bytes(8).toString('hex')
+  const startedS = Math.floor(world.clock.wallMs() / 1000)
   const store: Store = await FileStore.open(world, timers, log, options, identity).catch(async error => {
     await lock.release()
     throw error
@@ -248,7 +250,9 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     })
     const report = () => actor.ask<StorageReport>(replyTo => ({ type: 'status', replyTo }))
     serve(service, storageStatus, subjectOf(storageStatus, { prefix, group }), log, report)
-    serve(service, actorStatus, subjectOf(actorStatus, { prefix, id: actorId }), log, report)
+    serve(service, actorStatus, subjectOf(actorStatus, { prefix, id: actorId }), log, report, {
+      data: () => ({ ...statistics() }),
+    })
     beatInbox = inbox
     bus = connected
     actor.post({ type: 'natsConnected' })
@@ -337,7 +341,22 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         badFiles: quarantine.count,
         ...Object.assign({}, ...counters.map(count => count())),
       },
+      statistics: statistics(),
+      madeS: identity.madeS,
+      startedS,
     }
+  }
+
+  function statistics(): Statistics {
+    const synced = store.positions.map(({ timeMs }) => Math.floor(timeMs / 1000))
+    return withoutZeros({
+      ...store.counters,
+      connection_alloc_count: port.connectionPeak,
+      connection_current_count: port.connectionCount,
+      connection_max_count: port.connectionPeak,
+      last_source_update: Math.floor(store.end.timeMs / 1000),
+      last_synced_timestamp: synced.length === 0 ? 0 : Math.min(...synced),
+    })
   }
 
   /** What keeps us from taking files, if anything. */

@@ -1,6 +1,7 @@
 /** The storage server's data port: every command it answers, and who does the work. */
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
+import type { Operation } from '../../protocol/statistics.ts'
 import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Gatekeeper } from '../../runtime/handshake.ts'
 import { DiskError, isFull } from '../../runtime/world.ts'
@@ -16,6 +17,24 @@ import { uploadSlave } from './upload-slave.ts'
 
 /** Linux's EINVAL: FastDFS's storage server ends the connection after it, and after no other. */
 const EINVAL = 22
+
+/** Which commands are counted, and where. */
+const COUNTED = new Map([
+  [COMMANDS.uploadFile, tallyOf('upload')],
+  [COMMANDS.uploadOnce, tallyOf('upload')],
+  [COMMANDS.uploadStream, tallyOf('upload')],
+  [COMMANDS.uploadSlave, tallyOf('upload')],
+  [COMMANDS.uploadAppender, tallyOf('upload')],
+  [COMMANDS.append, tallyOf('append')],
+  [COMMANDS.modify, tallyOf('modify')],
+  [COMMANDS.truncate, tallyOf('truncate')],
+  [COMMANDS.setMetadata, tallyOf('set_meta')],
+  [COMMANDS.getMetadata, tallyOf('get_meta')],
+  [COMMANDS.downloadFile, tallyOf('download')],
+  [COMMANDS.deleteFile, tallyOf('delete')],
+] as [number, Tally][])
+
+type Tally = ReturnType<typeof tallyOf>
 
 /** Whether a connection ends after this error. */
 export function closesAfter(errno: number): boolean {
@@ -72,14 +91,30 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         throw new DfsError('bad_request', `command ${request.command} is not known here`)
     }
   }
+  const { counters } = context.store
+  const succeed = (tally: Tally | undefined, reply: FrameReply | undefined) => {
+    if (tally !== undefined) counters[tally.success]++
+    return reply
+  }
   return request => {
+    const tally = COUNTED.get(request.command)
+    if (tally !== undefined) counters[tally.total]++
     try {
       const reply = answer(request)
-      return reply instanceof Promise ? reply.catch(error => fail(context, error)) : reply
+      if (!(reply instanceof Promise)) return succeed(tally, reply)
+      return reply.then(
+        late => succeed(tally, late),
+        error => fail(context, error),
+      )
     } catch (error) {
       return fail(context, error)
     }
   }
+}
+
+/** The names of an operation's two counters, made once. */
+function tallyOf(operation: Operation) {
+  return { total: `total_${operation}_count`, success: `success_${operation}_count` } as const
 }
 
 /** Counts a failure, and says what it is for whoever asked. */

@@ -71,9 +71,11 @@ async function uploadSmall(
     const here = request.body.readBodyHere(content)
     if (here < sizeBytes) await request.body.readBody(content.subarray(here))
     request.bodyTaken()
+    store.counters.total_upload_bytes += sizeBytes
     const stored = await store.pack(slot, { storePathIndex, sizeBytes, crc32: crc32(content), extension, uploadId })
     counts.uploads++
     counts.uploadBytes += sizeBytes
+    store.counters.success_upload_bytes += sizeBytes
     return stored
   } finally {
     blocks.release(slot)
@@ -135,9 +137,11 @@ async function upload(
   }
   request.bodyTaken()
   const { sizeBytes } = file
+  store.counters.total_upload_bytes += sizeBytes
   const stored = await store.create(file, { extension, uploadId })
   counts.uploads++
   counts.uploadBytes += sizeBytes
+  store.counters.success_upload_bytes += sizeBytes
   return stored
 }
 

@@ -13,7 +13,7 @@ import { receiveInto } from './upload-file.ts'
 /** FastDFS's upload of a slave file, 21. */
 export async function uploadSlave(context: PortContext, request: FrameRequest): Promise<FrameReply> {
   const { body, lengthBytes } = request
-  const { store, counts } = context
+  const { store } = context
   if (lengthBytes < SLAVE_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const { masterBytes, ...fields } = readSlaveFields(await body.bytes(SLAVE_FIXED_BYTES))
   if (masterBytes <= 0 || masterBytes > FILE_NAME_BYTES_MAX || masterBytes + fields.sizeBytes !== body.bodyLeft)
@@ -27,6 +27,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   admitAck(context, undefined)
   if (!(await store.has(master))) await askForMaster(context, request, master)
   if (await store.has(name)) throw new DfsError('already_exists')
+  store.counters.total_upload_bytes += fields.sizeBytes
   const incoming = await store.receive(file.storePathIndex, fields.sizeBytes, 'slave')
   try {
     await receiveInto(context, incoming, target => body.readBody(target))
@@ -36,8 +37,9 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   }
   request.bodyTaken()
   const stored = await store.createSlave(incoming, name)
-  counts.uploads++
-  counts.uploadBytes += fields.sizeBytes
+  context.counts.uploads++
+  context.counts.uploadBytes += fields.sizeBytes
+  store.counters.success_upload_bytes += fields.sizeBytes
   return acknowledge(context, stored, undefined)
 }
 

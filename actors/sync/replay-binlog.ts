@@ -203,8 +203,20 @@ async function shipRange(
   }
   const from = range.offset
   const source: BodySource = send => sendFile(context, name, file, { from, until }, head, send)
-  const bytes = head.length + until - from
-  return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
+  return shipBytes(context, client, { head, bytes: until - from, source, file })
+}
+
+/** Ships a record with so many bytes of a file, and closes that. */
+function shipBytes(
+  { store: { counters } }: ReplayContext,
+  client: FrameClient,
+  { head, bytes, source, file }: { head: Buffer; bytes: number; source: BodySource; file: OpenFile },
+): { done: Promise<unknown> } {
+  counters.total_sync_out_bytes += bytes
+  const shipped = client.exchange(COMMANDS.syncRecord, head.length + bytes, source, skip).then(() => {
+    counters.success_sync_out_bytes += bytes
+  })
+  return { done: shipped.finally(() => file.close()) }
 }
 
 /**
@@ -229,10 +241,9 @@ async function shipFile(
   const about = { storageId: store.storageId, content, previous, offset, crc32: file?.crc32 ?? 0 } as const
   const head = writeSyncRecord(about, line)
   if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
-  const bytes = head.length + file.sizeBytes - offset
   const range = { from: offset, until: file.sizeBytes }
   const source: BodySource = send => sendFile(context, record.name, file, range, head, send)
-  return { done: client.exchange(COMMANDS.syncRecord, bytes, source, skip).finally(() => file.close()) }
+  return shipBytes(context, client, { head, bytes: range.until - range.from, source, file })
 }
 
 /** Ships the record of metadata with what it is now: nothing if its file is gone, and left out if it is damaged. */

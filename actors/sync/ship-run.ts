@@ -89,11 +89,16 @@ export class Run {
     const sent = records.filter(record => this.#judge(record) === 'file').map(({ slot }) => slot!)
     const pieces = joined(sent).map(({ fromBytes, untilBytes }) => this.#buffer.subarray(fromBytes, untilBytes))
     const head = writeSyncRun({ storageId: this.#context.store.storageId, previous, records })
-    const bytes = pieces.reduce((sum, piece) => sum + piece.length, head.length)
+    const slotBytes = pieces.reduce((sum, piece) => sum + piece.length, 0)
+    const bytes = head.length + slotBytes
+    const { counters } = this.#context.store
+    counters.total_sync_out_bytes += slotBytes
     let done: Promise<unknown> = Promise.resolve()
     await new Promise<void>((resolve, reject) => {
       done = client.exchange(COMMANDS.syncRun, bytes, send => send([head, ...pieces]).then(resolve), skip)
-      done.catch(reject)
+      done.then(() => {
+        counters.success_sync_out_bytes += slotBytes
+      }, reject)
     })
     return { sequence: records.at(-1)!.sequence, done }
   }

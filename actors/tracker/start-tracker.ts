@@ -2,11 +2,15 @@
 import { encode } from '../../protocol/codec.ts'
 import { admit, type RequestDefinition, type RequestOf, subjectOf } from '../../protocol/message.ts'
 import { StorageReport, storageBeat, type Welcome } from '../../protocol/storage-messages.ts'
+import { formatAddress } from '../../protocol/tracker-bodies.ts'
 import {
+  deleteGroup,
+  deleteStorage,
   queryFetch,
   queryStore,
   queryUpdate,
   roleBeat,
+  trackerForget,
   trackerGroups,
   trackerJoin,
   trackerLocate,
@@ -23,12 +27,14 @@ import {
   connectRole,
   lifetime,
   publishEvent,
+  publishQuietly,
   type RoleContext,
   type RunningRole,
   sendRoleBeat,
 } from '../../runtime/role.ts'
 import type { Credentials } from '../../runtime/secrets.ts'
 import type { Endpoint } from '../../runtime/world.ts'
+import type { Forgotten } from './forget.ts'
 import type { PlacementPolicy } from './placement.ts'
 import { type TrackerEffect, type TrackerMessage, type TrackerState, trackerBehaviour } from './tracker.ts'
 import { TRACKER_BODY_BYTES_MAX, trackerPort } from './tracker-port.ts'
@@ -56,13 +62,17 @@ export async function startTracker(
 ): Promise<RunningRole & { readonly endpoint: Endpoint }> {
   const { world, timers, log, prefix } = context
   const { trackerId } = options
+  const startedS = Math.floor(world.clock.wallMs() / 1000)
   const bus = await connectRole(context, options.credentials, `dfs-${trackerId}`)
   const beat = (leaving: boolean) =>
     sendRoleBeat(context, bus, {
       role: 'tracker',
       group: 'all',
       id: trackerId,
-      endpoint: `${options.advertiseHost}:${port.endpoint.port}`,
+      endpoint: formatAddress(options.advertiseHost, port.endpoint.port),
+      startedS,
+      connections: port.connectionCount,
+      connectionPeak: port.connectionPeak,
       leaving,
     })
   const tracker = new Actor<TrackerState, TrackerMessage, TrackerEffect>(
@@ -75,6 +85,8 @@ export async function startTracker(
           return publishEvent(context, bus, { actor: trackerId, ...effect })
         case 'ensureStream':
           return ensureBinlogStream(effect.group)
+        case 'tellForget':
+          return tellForget(effect.what)
       }
     },
     {
@@ -101,7 +113,15 @@ export async function startTracker(
     connectionsMax: CONNECTIONS_MAX,
     bodyBytesMax: TRACKER_BODY_BYTES_MAX,
     timeouts: TIMEOUTS,
-    handler: trackerPort(tracker),
+    lengthBits: 32,
+    handler: trackerPort({
+      tracker,
+      policy: options.policy,
+      clock: world.clock,
+      startedS,
+      advertised: () => ({ host: options.advertiseHost, port: port.endpoint.port }),
+      resolve: host => world.sockets.resolve(host).catch(() => host),
+    }),
     // FastDFS's tracker keeps a connection after any error.
     closesAfter: () => false,
   })
@@ -112,6 +132,7 @@ export async function startTracker(
 
   bus.subscribe(subjectOf(storageBeat, { prefix }), message => hearStorage(message))
   bus.subscribe(subjectOf(roleBeat, { prefix }), message => hearRole(message))
+  bus.subscribe(subjectOf(trackerForget, { prefix }), message => hearForget(message))
   // After the ears, the mouth: its own first beat comes back to it too.
   tracker.start()
   const service = announce(context, bus, 'tracker', trackerId, 'knows the groups and picks storage servers', {
@@ -124,6 +145,8 @@ export async function startTracker(
   answer(trackerLocate, ({ fileId }, replyTo) => ({ type: 'locate', fileId, replyTo }))
   answer(trackerGroups, (_, replyTo) => ({ type: 'groups', replyTo }))
   answer(trackerStorages, ({ group }, replyTo) => ({ type: 'storages', group, replyTo }))
+  answer(deleteStorage, ({ group, storageId }, replyTo) => ({ type: 'delete', group, storageId, replyTo }))
+  answer(deleteGroup, ({ group }, replyTo) => ({ type: 'delete', group, replyTo }))
   answer(trackerStatus, (_, replyTo) => ({ type: 'status', replyTo }))
   await bus.flush().catch(error => log.warn({ err: error }, 'NATS is not there yet'))
   log.info({ endpoint: port.endpoint }, 'tracker is ready')
@@ -171,6 +194,20 @@ export async function startTracker(
       tracker.post({ type: 'roleBeat', beat: admit(roleBeat.payload, message.payload).value })
     } catch (error) {
       log.warn({ err: error, subject: message.subject }, 'a beat cannot be read')
+    }
+  }
+
+  /** Those that hear it decide by what they hear, as this one did. */
+  function tellForget(what: Forgotten): void {
+    const subject = subjectOf(trackerForget, { prefix, group: what.group, id: String(what.storageId ?? 'all') })
+    publishQuietly(context, bus, subject, encode(what, 'msgpack'))
+  }
+
+  function hearForget(message: BusMessage): void {
+    try {
+      tracker.post({ type: 'forget', ...admit(trackerForget.payload, message.payload).value })
+    } catch (error) {
+      log.warn({ err: error, subject: message.subject }, 'what is to be forgotten cannot be read')
     }
   }
 

@@ -1,6 +1,6 @@
 /** The tracker: hears every beat, knows the groups, answers every question about where to go. */
 
-import { toDfsError } from '../../protocol/errors.ts'
+import { type ErrorCode, toDfsError } from '../../protocol/errors.ts'
 import { decodeFileName, type FileId, parseFileId } from '../../protocol/file-id.ts'
 import type { PayloadOf, ReplyOf, RequestOf } from '../../protocol/message.ts'
 import type { StorageReport, Welcome } from '../../protocol/storage-messages.ts'
@@ -17,6 +17,7 @@ import type { CommonEffect, ReplyTo, Step } from '../../runtime/actor.ts'
 import { unreachable } from '../../runtime/actor.ts'
 import { type Admission, admitBeat, admitJoin } from './admission.ts'
 import { type HashRing, makeRing } from './consistent-hash.ts'
+import { type Forgotten, forget } from './forget.ts'
 import { type PlacementPolicy, place, rotate, type Turns } from './placement.ts'
 import {
   addressOf,
@@ -79,11 +80,16 @@ export type TrackerMessage =
   | { type: 'groups'; replyTo: ReplyTo<ReplyOf<typeof trackerGroups>> }
   | { type: 'storages'; group: string | undefined; replyTo: ReplyTo<ReplyOf<typeof trackerStorages>> }
   | { type: 'status'; replyTo: ReplyTo<ReplyOf<typeof trackerStatus>> }
+  /** Somebody asks to forget. */
+  | ({ type: 'delete'; replyTo: ReplyTo<Record<string, never>> } & Forgotten)
+  /** A tracker was asked. */
+  | ({ type: 'forget' } & Forgotten)
 
 export type TrackerEffect =
   | { readonly do: 'beat' }
   | { readonly do: 'event'; readonly kind: string; readonly group: string; readonly detail: Record<string, unknown> }
   | { readonly do: 'ensureStream'; readonly group: string }
+  | { readonly do: 'tellForget'; readonly what: Forgotten }
 
 type Effects = (TrackerEffect | CommonEffect<TrackerMessage>)[]
 type TrackerStep = Step<TrackerState, TrackerEffect | CommonEffect<TrackerMessage>>
@@ -173,6 +179,12 @@ function step(config: TrackerConfig, state: TrackerState, message: TrackerMessag
     }
     case 'status':
       return [state, [{ do: 'reply', to: message.replyTo, body: statusOf(config, state, nowMs) }]]
+    case 'delete':
+      return deleted(state, message, nowMs)
+    case 'forget': {
+      const [next, effects] = forgotten(state, message)
+      return [next, effects]
+    }
     default:
       return unreachable(message)
   }
@@ -223,11 +235,35 @@ function welcome(
 }
 
 function withRole(state: TrackerState, beat: PayloadOf<typeof roleBeat>, nowMs: number): TrackerState {
-  const { role, id, endpoint, leaving } = beat
+  const { leaving, ...role } = beat
+  const key = `${role.role} ${role.id}`
   const roles = new Map(state.roles)
-  if (leaving) roles.delete(`${role} ${id}`)
-  else roles.set(`${role} ${id}`, { role, id, endpoint, heardMs: nowMs })
+  if (leaving) roles.delete(key)
+  else roles.set(key, { ...role, heardMs: nowMs })
   return { ...state, roles }
+}
+
+/** Forgets what may be forgotten, and has the other trackers forget it. */
+function deleted(
+  state: TrackerState,
+  { group, storageId, replyTo }: Forgotten & { replyTo: ReplyTo<never> },
+  nowMs: number,
+): TrackerStep {
+  const what = { group, ...(storageId === undefined ? {} : { storageId }) }
+  const [next, effects, code] = forgotten(state, what)
+  if (code === undefined)
+    return [next, [{ do: 'reply', to: replyTo, body: {} }, { do: 'tellForget', what }, ...effects]]
+  return [state, [{ do: 'refuse', to: replyTo, code: code === 'unknown_group' ? ignoranceOf(state, nowMs) : code }]]
+}
+
+/** Forgets; or says why not. */
+function forgotten(state: TrackerState, what: Forgotten): readonly [...TrackerStep, ErrorCode?] {
+  const left = forget(state.groups, what)
+  if ('code' in left) return [state, [], left.code]
+  const { groups, member } = left
+  if (member !== undefined) return [{ ...state, groups }, [memberEvent('storage_deleted', member.report, {})]]
+  const event: TrackerEffect = { do: 'event', kind: 'group_deleted', group: what.group, detail: {} }
+  return [{ ...state, groups, ring: makeRing([...groups.keys()]) }, [event]]
 }
 
 /** Answers a question about a file with candidates, or with what is wrong with the question. */
@@ -317,10 +353,8 @@ function statusOf(config: TrackerConfig, state: TrackerState, nowMs: number): Re
     stale: state.stale,
     jetstream: state.nats.jetstream,
     natsServer: state.nats.serverVersion,
-    roles: [...state.roles.values()].map(({ role, id, endpoint, heardMs }) => ({
-      role,
-      id,
-      endpoint,
+    roles: [...state.roles.values()].map(({ heardMs, ...role }) => ({
+      ...role,
       beatAgeMs: Math.round(nowMs - heardMs),
     })),
     groups: groupViews(state),

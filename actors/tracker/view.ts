@@ -1,12 +1,14 @@
 /** What a tracker knows: every storage server by its last report, and who else is there. Never a file. */
 import type { FileNameParts } from '../../protocol/file-id.ts'
+import type { PayloadOf } from '../../protocol/message.ts'
 import {
   GROUP_MEMBERS_MAX,
   type Peer,
   type StorageReport,
   type StorePathReport,
+  spaceOf,
 } from '../../protocol/storage-messages.ts'
-import type { GroupView, ServerAddress, StorageView } from '../../protocol/tracker-messages.ts'
+import type { GroupView, roleBeat, ServerAddress, StorageView } from '../../protocol/tracker-messages.ts'
 
 /** Silent for so long, a server counts as offline: four beats. */
 export const OFFLINE_AFTER_MS = 4_000
@@ -19,13 +21,8 @@ export interface StorageEntry {
   readonly online: boolean
 }
 
-/** A tracker, gateway or sync worker. */
-export interface RoleEntry {
-  readonly role: string
-  readonly id: string
-  readonly endpoint: string
-  readonly heardMs: number
-}
+/** A tracker, gateway or sync worker, as it last spoke. */
+export type RoleEntry = Omit<PayloadOf<typeof roleBeat>, 'leaving'> & { readonly heardMs: number }
 
 /** Members in the order of their ids. */
 export type Groups = ReadonlyMap<string, readonly StorageEntry[]>
@@ -113,17 +110,42 @@ export function peersOf(groups: Groups, report: StorageReport): Peer[] {
 }
 
 export function groupView(group: string, members: readonly StorageEntry[]): GroupView {
-  const totals = members
-    .filter(member => member.online)
-    .map(({ report }) => sum(report.storePaths.map(p => p.totalBytes)))
+  const online = members.filter(member => member.online)
+  const writable = members.filter(isWritable)
+  const totals = online.map(({ report }) => spaceOf(report).totalBytes)
+  const fullest = (writable.length > 0 ? writable : online).reduce<StorageEntry | undefined>(
+    (least, entry) => (least === undefined || availableBytes(entry) < availableBytes(least) ? entry : least),
+    undefined,
+  )
+  const space = spaceOf(fullest?.report ?? { storePaths: [] })
+  const first = members[0]?.report
   return {
     group,
     storages: members.length,
-    online: members.filter(member => member.online).length,
+    online: online.length,
+    readable: members.filter(isReadable).length,
+    writable: writable.length,
     freeBytes: groupAvailableBytes(members),
     totalBytes: totals.length === 0 ? 0 : Math.min(...totals),
+    diskFreeBytes: space.freeBytes,
+    reservedBytes: space.reservedBytes,
+    reusableBytes: space.reusableBytes,
+    port: first?.port ?? 0,
+    storePathCount: first?.storePaths.length ?? 0,
   }
 }
+
+/** Whether any storage server has an IPv6 address; looked at again when the groups have changed. */
+export function hasIpv6(groups: Groups): boolean {
+  let found = ipv6.get(groups)
+  if (found === undefined) {
+    found = [...groups.values()].some(members => members.some(({ report }) => report.ip.includes(':')))
+    ipv6.set(groups, found)
+  }
+  return found
+}
+
+const ipv6 = new WeakMap<Groups, boolean>()
 
 export function storageView(entry: StorageEntry, nowMs: number): StorageView {
   return { report: entry.report, online: entry.online, beatAgeMs: Math.round(nowMs - entry.heardMs) }

@@ -36,6 +36,9 @@ interface StorageParts {
   readonly storePaths?: string[]
   readonly segmentFileBytesMax?: number
   readonly ack?: AckLevel
+  /** Its id if not given: lower ones are preferred. */
+  readonly uploadPriority?: number
+  readonly reservedBytes?: number
 }
 
 export class SmallCluster {
@@ -90,7 +93,7 @@ export class SmallCluster {
       storageId,
       storePaths: options.storePaths ?? [],
       storePathChoice: 'round_robin',
-      reservedBytes: 0,
+      reservedBytes: options.reservedBytes ?? 0,
       segmentFileBytesMax: options.segmentFileBytesMax ?? 0,
       hotFileBytes: 2 ** 20,
       durability: 'fsync',
@@ -98,7 +101,7 @@ export class SmallCluster {
       clusterSecret: SECRET,
       bind: LOOPBACK,
       advertiseHost: '127.0.0.1',
-      uploadPriority: storageId,
+      uploadPriority: options.uploadPriority ?? storageId,
       ack: options.ack ?? 'one',
     })
     const member: Member = { storage, dataDirectory, sync: undefined }

@@ -28,6 +28,8 @@ interface RunOptions {
   readonly closeAfterOutput?: boolean
 }
 
+const SUCCESS = 'success_upload_count'
+
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 const linesOf = (stdout: Buffer) => stdout.toString().split('\n').slice(0, -1)
 
@@ -327,7 +329,7 @@ describe('the dfs command', () => {
     })
   })
 
-  describe('status and doctor', () => {
+  describe('status, monitor and doctor', () => {
     it('show the cluster to people', async () => {
       const text = (await lines('status')).join('\n')
       expect(text).to.match(/^natsdfs +0\.\d+\.\d+, as tracker-1 sees it\n/)
@@ -352,6 +354,19 @@ describe('the dfs command', () => {
         [1, 2],
         [2, 1],
       ])
+    })
+
+    it('tell what fdfs_monitor tells, of all groups or of one', async () => {
+      await upload(Buffer.from('counted'))
+      const all = await lines('monitor')
+      expect(all).to.include.members(['group count: 1', 'group name = group1', '    Storage 2:'])
+      const one = await lines('monitor', 'group1')
+      for (const line of one) expect(line).to.match(/^( *Storage \d:| *[\w. ]+ =( .*)?|.*count: .*|Group 1:|)$/)
+      const said = one.filter(line => /^ {8}(host|success_upload_count) = /.test(line))
+      expect(said.map(line => line.trim().split(' = ')[0])).to.deep.equal(['host', SUCCESS, 'host', SUCCESS])
+      const [json] = await lines('monitor', 'group1', '--json')
+      expect(JSON.parse(json!).storages).to.have.length(2)
+      expect((await run(['monitor', 'group9'])).code).to.equal(3)
     })
 
     it('find the cluster by file, by credentials and by address', async () => {
@@ -432,7 +447,7 @@ describe('the dfs command', () => {
 
   describe('the command line', () => {
     it('explains every command with examples', async () => {
-      for (const command of ['upload', 'download', 'info', 'rm', 'status', 'doctor']) {
+      for (const command of ['upload', 'download', 'info', 'rm', 'status', 'monitor', 'doctor']) {
         const text = (await lines(command, '--help')).join('\n')
         expect(text).to.contain(`\nExamples:\n  `).and.to.contain(`  dfs ${command}`)
         for (const flag of ['--json', '--cluster', '--credentials', '--nats']) expect(text).to.contain(flag)

@@ -1,7 +1,7 @@
 /** A cluster as a tracker might describe it, to be varied by tests. */
 import type { ClusterStatus } from '../../bin/status.ts'
 import type { StorageReport } from '../../protocol/storage-messages.ts'
-import type { StorageView } from '../../protocol/tracker-messages.ts'
+import type { GroupView, StorageView } from '../../protocol/tracker-messages.ts'
 
 const GIB = 2 ** 30
 
@@ -30,9 +30,30 @@ export function storageView(
       storePaths: [{ index: 0, totalBytes: 100 * GIB, freeBytes: 50 * GIB, reservedBytes: GIB, writable: true }],
       binlogEnd: { sequence: 0, timeMs: 0 },
       positions: [],
-      counts: { uploads: 7 },
+      counts: {},
+      statistics: { success_upload_count: 7, success_download_count: 1234 },
+      madeS: 1_700_000_000,
+      startedS: 1_700_003_600,
       ...report,
     },
+  }
+}
+
+export function groupView(view: Partial<GroupView> = {}): GroupView {
+  return {
+    group: 'group1',
+    storages: 2,
+    online: 2,
+    readable: 2,
+    writable: 2,
+    freeBytes: 49 * GIB,
+    totalBytes: 100 * GIB,
+    diskFreeBytes: 50 * GIB,
+    reservedBytes: GIB,
+    reusableBytes: 0,
+    port: 23001,
+    storePathCount: 1,
+    ...view,
   }
 }
 
@@ -48,7 +69,7 @@ export function clusterStatus(status: Partial<ClusterStatus> = {}): ClusterStatu
       { role: 'tracker', id: 'tracker-1', endpoint: '10.0.0.9:22122', beatAgeMs: 500 },
       { role: 'gateway', id: 'gateway-1', endpoint: '', beatAgeMs: 200 },
     ],
-    groups: [{ group: 'group1', storages: 2, online: 2, freeBytes: 49 * GIB, totalBytes: 100 * GIB }],
+    groups: [groupView()],
     ...status,
     storages,
   }

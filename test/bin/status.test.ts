@@ -24,9 +24,9 @@ gateways  gateway-1
 GROUP   ONLINE  FREE      TOTAL
 group1  2 of 2  49.0 GiB  100 GiB
 
-ID  GROUP   ADDRESS         STATUS                        FREE      IN SLOTS  TOTAL    UPLOADS  BINLOG  PEERS BEHIND
-1   group1  10.0.0.1:23001  active                        50.0 GiB  0 B       100 GiB  7        42      2: 3.4 s behind
-2   group1  10.0.0.1:23002  OFFLINE, last heard 34 s ago  50.0 GiB  0 B       100 GiB  7        0       1: in sync
+ID  GROUP   ADDRESS         STATUS                        FREE      IN SLOTS  TOTAL    UPLOADS  DOWNLOADS  DELETES  BINLOG  PEERS BEHIND
+1   group1  10.0.0.1:23001  active                        50.0 GiB  0 B       100 GiB  7        1234       0        42      2: 3.4 s behind
+2   group1  10.0.0.1:23002  OFFLINE, last heard 34 s ago  50.0 GiB  0 B       100 GiB  7        1234       0        0       1: in sync
 `)
   })
 

@@ -15,7 +15,6 @@ import {
   writeFileInfo,
   writeGroupAndName,
   writeReceipt,
-  writeServer,
   writeUploadFields,
   writeUploadHead,
   writeUploadStream,
@@ -136,22 +135,6 @@ describe('body of a download', () => {
   it('is read back as it was written', () => {
     const downloads = fc.record({ offset: fc.maxSafeNat(), length: fc.maxSafeNat(), group: groups, name: names })
     fc.assert(fc.property(downloads, made => void expect(readDownload(writeDownload(made))).to.deep.equal(made)))
-  })
-})
-
-describe('reply with a server', () => {
-  it('is what FastDFS answers', () => {
-    const server = { group: 'group1', ip: '10.231.7.11', port: 23000 }
-    expect(writeServer({ ...server, storePathIndex: 0 }).equals(bodyOf(GOLDEN_FRAMES.storeOne.reply))).to.equal(true)
-    expect(writeServer(server).equals(bodyOf(GOLDEN_FRAMES.fetchOne.reply))).to.equal(true)
-    const other = { ...server, ip: '10.231.7.12', storePathIndex: 0 }
-    expect(writeServer(other).equals(bodyOf(GOLDEN_FRAMES.storeOneOfGroup.reply))).to.equal(true)
-  })
-
-  it('is wider for IPv6, so that clients can tell', () => {
-    const server = { group: 'group1', ip: '2001:db8::7', port: 23000 }
-    expect(writeServer(server)).to.have.length(69)
-    expect(writeServer({ ...server, storePathIndex: 1 })).to.have.length(70)
   })
 })
 

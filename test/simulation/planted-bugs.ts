@@ -106,7 +106,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/last-flush.js',
     find: 'await file.truncate(offsetBytes);',
     replace: '',
-    seed: 50,
+    seed: 152,
   },
   {
     name: 'scrub-trusts-slots',

@@ -28,6 +28,11 @@ const syncedTo = (timeMs: number): Partial<StorageReport> => ({
   positions: [{ storageId: 1, epoch: 1, sequence: 9, timeMs }],
 })
 
+const EMPTY_GROUP = {
+  ...{ storages: 0, online: 0, readable: 0, writable: 0, port: 0, storePathCount: 0 },
+  ...{ freeBytes: 0, totalBytes: 0, diskFreeBytes: 0, reservedBytes: 0, reusableBytes: 0 },
+}
+
 describe('a tracker', () => {
   let tracker: TestTracker
 
@@ -416,16 +421,77 @@ describe('a tracker', () => {
     })
   })
 
+  describe('forgets, when it is told to,', () => {
+    const group = 'group1'
+    const remove = (storageId?: number) => tracker.ask({ type: 'delete', group, ...(storageId && { storageId }) })
+    const ids = () => status().storages.map(({ report }) => report.storageId)
+
+    beforeEach(() => {
+      tracker.beat(1)
+      tracker.beat(2, { status: 'offline' })
+    })
+
+    it('a storage server that is offline, until it comes back, and tells the others and the world', () => {
+      const effects = tracker.tell({ type: 'delete', group, storageId: 2, replyTo: NOBODY })
+      expect(effects).deep.include.members([
+        { do: 'reply', to: NOBODY, body: {} },
+        { do: 'tellForget', what: { group, storageId: 2 } },
+      ])
+      expect(eventsOf(effects)).deep.equal([['storage_deleted', 2]])
+      expect(ids()).deep.equal([1])
+      expect(tracker.beat(1).peers).deep.equal([])
+      expect(tracker.beat(2).accepted).equal(true)
+      expect(ids()).deep.equal([1, 2])
+    })
+
+    it('nothing that it still hears of, or does not know', () => {
+      const before = tracker.state
+      expect(remove(1)).equal('still_in_use')
+      expect(remove()).equal('still_in_use')
+      expect(remove(9)).equal('unknown_storage')
+      expect(tracker.ask({ type: 'delete', group: 'group9' })).equal('unknown_group')
+      expect(tracker.state).equal(before)
+      expect(new TestTracker({}, 0).ask({ type: 'delete', group })).equal('no_storage')
+    })
+
+    it('a group without storage servers, which keys do not lead to any more', () => {
+      tracker.beat(3, { group: 'group2', status: 'offline' })
+      const removed = { group: 'group2', storageId: 3 }
+      tracker.ask({ type: 'delete', ...removed })
+      expect(status().groups).deep.include.members([{ ...EMPTY_GROUP, group: 'group2' }])
+      expect(tracker.ask({ type: 'delete', group: 'group2' })).deep.equal({})
+      expect(status().groups.map(view => view.group)).deep.equal(['group1'])
+      for (const key of ['a', 'b', 'c', 'd', 'e', 'f']) {
+        expect(tracker.ask({ type: 'queryStore', request: { key } })).property('group', 'group1')
+      }
+    })
+
+    it('what another tracker was told, if it does not hear of it, and says nothing of it', () => {
+      const effects = [2, 1, 9].flatMap(storageId => tracker.tell({ type: 'forget', group, storageId }))
+      expect(effects.map(effect => effect.do)).deep.equal(['event'])
+      expect(tracker.tell({ type: 'forget', group })).deep.equal([])
+      expect(ids()).deep.equal([1])
+    })
+  })
+
   describe('tells', () => {
     beforeEach(() => {
       tracker.beat(2, { storePaths: [pathOf(0), pathOf(1, { totalBytes: GIB })] })
-      tracker.beat(1)
+      tracker.beat(1, { storePaths: [pathOf(0, { reservedBytes: 25 * GIB, reusableBytes: 5 * GIB })] })
+      tracker.beat(3, { status: 'readonly', storePaths: [pathOf(0, { freeBytes: GIB })] })
       tracker.beat(5, { group: 'group2', status: 'offline' })
       tracker.nowMs += 250
     })
 
-    const group1 = { group: 'group1', storages: 2, online: 2, freeBytes: 90 * GIB, totalBytes: 1000 * GIB }
-    const group2 = { group: 'group2', storages: 1, online: 0, freeBytes: 0, totalBytes: 0 }
+    const group1 = {
+      ...{ group: 'group1', storages: 3, online: 3, readable: 3, writable: 2, port: 23000, storePathCount: 1 },
+      ...{ freeBytes: 80 * GIB, totalBytes: 1000 * GIB },
+      ...{ diskFreeBytes: 100 * GIB, reservedBytes: 25 * GIB, reusableBytes: 5 * GIB },
+    }
+    const group2 = {
+      ...{ group: 'group2', storages: 1, online: 0, readable: 0, writable: 0, port: 23000, storePathCount: 1 },
+      ...{ freeBytes: 0, totalBytes: 0, diskFreeBytes: 0, reservedBytes: 0, reusableBytes: 0 },
+    }
 
     it('of all groups by name, each with the least of its members', () => {
       expect(tracker.ask({ type: 'groups' })).deep.equal({ groups: [group1, group2] })
@@ -433,7 +499,7 @@ describe('a tracker', () => {
 
     it('of all storage servers by id, or those of a group', () => {
       const storages = (group?: string) => tracker.ask({ type: 'storages', group }) as ReplyOf<typeof trackerStorages>
-      expect(storages().storages.map(({ report }) => report.storageId)).deep.equal([1, 2, 5])
+      expect(storages().storages.map(({ report }) => report.storageId)).deep.equal([1, 2, 3, 5])
       expect(storages('group2')).deep.equal({
         storages: [{ report: reportOf(5, { group: 'group2', status: 'offline' }), online: false, beatAgeMs: 250 }],
       })
@@ -444,7 +510,7 @@ describe('a tracker', () => {
       tracker.tell({ type: 'natsConnected', jetstream: true, serverVersion: '2.14.0' })
       tracker.hears('gateway', 'gateway-1')
       const { storages, ...rest } = status()
-      expect(storages).length(3)
+      expect(storages).length(4)
       expect(rest).deep.equal({
         trackerId: 'tracker-1',
         version: '1.2.3',
