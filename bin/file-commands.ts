@@ -1,6 +1,7 @@
-/** The commands for files: `dfs upload`, `dfs download`, `dfs info`, `dfs rm`, `dfs slave`, `dfs meta`. */
+/** The commands for files: from `dfs upload` to `dfs rm`, and those for metadata, slave and appender files. */
 import { type Command, Option } from 'commander'
 import { ACK_LEVELS } from '../protocol/ack.ts'
+import { append, type ModifyFlags, modify, regenerate, truncate } from './appender.ts'
 import { type DownloadFlags, download } from './download.ts'
 import { info } from './info.ts'
 import { type MetaSetFlags, metaGet, metaSet } from './meta.ts'
@@ -12,6 +13,9 @@ import { type SlaveFlags, slave } from './slave.ts'
 import { type UploadFlags, upload } from './upload.ts'
 
 const BYTES = parseNumber(0, Number.MAX_SAFE_INTEGER)
+
+/** For the examples. */
+const APPENDER = 'group1/M00/3F/A0/AQAAAGkf3nGEAAAqAAAAADFcR3A549.log'
 
 export function addFileCommands(program: Command): void {
   program.addHelpText('after', EXIT_CODES_HELP)
@@ -81,16 +85,19 @@ export function addFileCommands(program: Command): void {
 
   clusterCommand(
     program,
-    'slave <id> <file>',
-    'store another version of a file under its id and a prefix, and print its id',
-    `dfs slave group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg small.jpg --prefix _150x150`,
+    'slave <id> <prefix> <file>',
+    'store another version of a file under its id and a prefix of up to 16 characters, and print its id',
+    `dfs slave group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg _150x150 small.jpg`,
   )
-    .requiredOption('--prefix <text>', "what comes between the master's name and the extension, up to 16 characters")
     .option('--ext <extension>', 'extension that the id gets, up to 6 characters (default: that of the file)')
-    .action((masterId: string, path: string, flags: SlaveFlags) =>
-      withClient(flags, path, session => slave(session, masterId, path, flags)),
+    .action((masterId: string, prefix: string, path: string, flags: SlaveFlags) =>
+      withClient(flags, path, session => slave(session, { masterId, prefix, path }, flags)),
     )
+  addMetadataCommands(program)
+  addAppenderCommands(program)
+}
 
+function addMetadataCommands(program: Command): void {
   const meta = program.command('meta').description('read and set the metadata of files')
   clusterCommand(
     meta,
@@ -112,4 +119,38 @@ export function addFileCommands(program: Command): void {
     .action((fileId: string, records: string[], flags: MetaSetFlags) =>
       withClient(flags, fileId, session => metaSet(session, fileId, records, flags)),
     )
+}
+
+function addAppenderCommands(program: Command): void {
+  clusterCommand(
+    program,
+    'append <id> <file>',
+    'write a file at the end of an appender file',
+    `dfs append ${APPENDER} today.log`,
+  ).action((fileId: string, path: string, flags: ClusterFlags) =>
+    withClient(flags, path, session => append(session, fileId, path, flags)),
+  )
+  clusterCommand(
+    program,
+    'modify <id> <file>',
+    'write a file into an appender file',
+    `dfs modify ${APPENDER} header.bin --offset 0`,
+  )
+    .requiredOption('--offset <bytes>', 'where it begins, not behind the end', BYTES)
+    .action((fileId: string, path: string, flags: ModifyFlags) =>
+      withClient(flags, path, session => modify(session, fileId, path, flags)),
+    )
+  clusterCommand(program, 'truncate <id>', 'cut an appender file', `dfs truncate ${APPENDER} --size 1024`)
+    .requiredOption('--size <bytes>', 'its new size', BYTES)
+    .action((fileId: string, flags: ClusterFlags & { size: number }) =>
+      withClient(flags, fileId, session => truncate(session, fileId, flags.size, flags)),
+    )
+  clusterCommand(
+    program,
+    'regenerate <id>',
+    'make a plain file of an appender file, and print its new id',
+    `dfs regenerate ${APPENDER}`,
+  ).action((fileId: string, flags: ClusterFlags) =>
+    withClient(flags, fileId, session => regenerate(session, fileId, flags)),
+  )
 }

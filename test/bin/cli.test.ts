@@ -329,6 +329,31 @@ describe('the dfs command', () => {
     })
   })
 
+  describe('files that change', () => {
+    it('get metadata, slave files and more bytes', async () => {
+      const path = join(directory, 'part.log')
+      writeFileSync(path, 'more')
+      const fileId = await upload(Buffer.from('master'))
+      await lines('meta', 'set', fileId, 'width=100', 'author=Ada')
+      await lines('meta', 'set', fileId, '--merge', 'width=200')
+      expect(await lines('meta', 'get', fileId)).to.deep.equal(['author=Ada', 'width=200'])
+      expect((await run(['meta', 'set', fileId, 'nothing'])).code).to.equal(2)
+      const [slave] = await lines('slave', fileId, '_small', path)
+      expect(slave).to.match(/_small\.log$/)
+      expect((await run(['download', slave!, '-o', '-'])).stdout.toString()).to.equal('more')
+      expect((await run(['slave', fileId, '_small', path])).code).to.equal(1)
+
+      const [appender] = await lines('upload', '--appender', path)
+      await lines('append', appender!, path)
+      await lines('modify', appender!, path, '--offset', '2')
+      await lines('truncate', appender!, '--size', '7')
+      expect((await run(['download', appender!, '-o', '-'])).stdout.toString()).to.equal('momorer')
+      const [plain] = await lines('regenerate', appender!)
+      expect((await run(['download', plain!, '-o', '-'])).stdout.toString()).to.equal('momorer')
+      expect((await run(['info', appender!])).code).to.equal(3)
+    })
+  })
+
   describe('status, monitor and doctor', () => {
     it('show the cluster to people', async () => {
       const text = (await lines('status')).join('\n')

@@ -80,8 +80,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'delete-overtakes-create',
     about: 'a deletion takes effect before the creation it follows',
     file: 'store/binlog.js',
-    find: 'for (const isTurn of [isCreate, isDelete])',
-    replace: 'for (const isTurn of [isDelete, isCreate])',
+    find: 'const done = turns.get(name)?.then(effect) ?? effect();',
+    replace: 'const done = effect();',
     seed: 6,
   },
   {
