@@ -57,7 +57,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     replace: `const isKnown = () => false;
         if (shipments.length === 0) return; const { origin, previous } = shipments[0].shipped;
         if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
-    seed: 73,
+    seed: 101,
   },
   {
     name: 'fsync-error-ignored',
@@ -65,7 +65,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'await this.#file.writeDurably([bytes], this.#fileBytes);',
     replace: 'await this.#file.write([bytes], this.#fileBytes).then(() => this.#file.sync().catch(() => {}));',
-    seed: 83,
+    seed: 131,
   },
   {
     name: 'torn-record-accepted',
@@ -74,7 +74,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(bytes);',
     // Without the start record, which would take the damage upon itself.
     replace: 'bytes += tornBytes; files.length = 0;',
-    seed: 55,
+    seed: 72,
   },
   {
     name: 'delete-overtakes-create',
@@ -114,7 +114,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/scrub-file.js',
     find: 'return contentOf(slot, { sizeBytes: file.sizeBytes, crc32: file.crc32 }) === undefined ? BAD_SLOT : GOOD;',
     replace: 'return GOOD;',
-    seed: 83,
+    seed: 98,
   },
   {
     name: 'scrub-blames-files',
@@ -128,9 +128,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'freed-before-record',
     about: 'a slot is free, and may be used again, before the deletion is recorded',
     file: 'store/file-store.js',
-    find: "this.#deleting.get(name) ?? this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }));",
-    replace:
-      "this.#deleting.get(name) ?? this.#remove(path, name).then(() => this.#binlog.append(() => ({ op: 'D', name })));",
+    find: "await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }));",
+    replace: "await this.#remove(path, name); await this.#binlog.append(() => ({ op: 'D', name }));",
     seed: 10,
   },
 ]
