@@ -122,7 +122,8 @@ export class ScrubWalk {
       return piece(next === undefined ? SLOTS_END : { phase: 'slots', epoch: next, sequence: 0 })
     }
     const found: { name: string; verdict: Verdict }[] = []
-    const runs = sideBySide(slots)
+    // Of a slot that was damaged before its file was deleted, only the record tells.
+    const runs = sideBySide(slots.filter(({ name }) => !deleted.includes(name)))
     for (const run of runs) await this.#check(run, found)
     const bytes = lineBytes + slotBytes + runs.length * SEEK_BYTES
     const file = large === undefined ? {} : { file: beginningOf(large) }
