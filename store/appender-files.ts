@@ -18,6 +18,7 @@ import { BLOCK_BYTES } from './block-pool.ts'
 import { removeTemporary } from './placing.ts'
 import { Sidecar, sidecarPath } from './sidecar.ts'
 import type { StorePath } from './store-path.ts'
+import { Turns } from './turns.ts'
 
 /** What a record does to an appender file: bytes of a part at an offset, or, without a part, a new end. */
 export interface AppenderChange {
@@ -28,7 +29,7 @@ export interface AppenderChange {
 export class AppenderFiles {
   readonly #disk: Disk
   /** Whoever reads waits for a change, and the other way round. */
-  readonly #turns = new Map<string, Promise<unknown>>()
+  readonly #turns = new Turns()
   /** Parts that a checkpoint makes needless. */
   #parts: { readonly sequence: number; readonly storePath: StorePath; readonly token: string }[] = []
 
@@ -39,14 +40,14 @@ export class AppenderFiles {
   /** Opens one to be read as long as it is now. */
   open(storePath: StorePath, file: FileNameParts): Promise<AppenderReader> {
     const path = storePath.pathOf(file)
-    return AppenderReader.open(this.#disk, path, work => this.#alone(path, work))
+    return AppenderReader.open(this.#disk, path, work => this.#turns.take(path, work))
   }
 
   /** Does what a record says; may be done again. */
   change(storePath: StorePath, file: FileNameParts, sequence: number, change: AppenderChange): Promise<void> {
     const { token } = change
     if (token !== undefined) this.#parts.push({ sequence, storePath, token })
-    return this.#alone(storePath.pathOf(file), () => changeAppender(this.#disk, storePath, file, change))
+    return this.#turns.take(storePath.pathOf(file), () => changeAppender(this.#disk, storePath, file, change))
   }
 
   /** A checkpoint covers records up to here: their parts are not needed any more. */
@@ -56,20 +57,9 @@ export class AppenderFiles {
     // What is left behind is swept at the next start.
     for (const { storePath, token } of covered) await removeTemporary(this.#disk, storePath, token).catch(() => {})
   }
-
-  #alone<T>(path: string, work: () => Promise<T>): Promise<T> {
-    const done = this.#turns.get(path)?.then(work, work) ?? work()
-    const turn = done
-      .catch(() => {})
-      .finally(() => {
-        if (this.#turns.get(path) === turn) this.#turns.delete(path)
-      })
-    this.#turns.set(path, turn)
-    return done
-  }
 }
 
-/** Does all of a file's records behind the checkpoint again, in order. Returns false if the file is not there. */
+/** Does all of a file's records behind the checkpoint again, in order. Returns false if the file is not there, or damaged. */
 export async function redoAppender(
   disk: Disk,
   storePath: StorePath,
@@ -82,10 +72,16 @@ export async function redoAppender(
     const isGone = token !== undefined && (await disk.stat(storePath.temporaryPath(token))) === undefined
     if (isGone) first = i + 1
   }
-  for (const { token, range } of records.slice(first)) {
-    if (range !== undefined) await changeAppender(disk, storePath, file, { offset: range.offset, token })
+  try {
+    for (const { token, range } of records.slice(first)) {
+      if (range !== undefined) await changeAppender(disk, storePath, file, { offset: range.offset, token })
+    }
+    return true
+  } catch (error) {
+    // One bad file does not keep a server from starting.
+    if (!(error instanceof DfsError)) throw error
+    return false
   }
-  return true
 }
 
 async function changeAppender(

@@ -1,6 +1,5 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
 
-import type { BinlogOp, BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import {
   decodeFileName,
@@ -16,43 +15,35 @@ import type { SourcePosition, StorePathReport } from '../protocol/storage-messag
 import type { Log } from '../runtime/log.ts'
 import type { Timers } from '../runtime/timers.ts'
 import type { Cancel, Disk, DiskError, World } from '../runtime/world.ts'
-import { allDone } from './all-done.ts'
-import { type AppenderChange, AppenderFiles } from './appender-files.ts'
-import { AppliedRecords, discard } from './applied-records.ts'
+import { AppenderFiles } from './appender-files.ts'
+import { AppliedRecords } from './applied-records.ts'
 import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
 import { countedDisk } from './counted-disk.ts'
-import { groupBy } from './group-by.ts'
+import { Effects } from './effects.ts'
 import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
 import { type FileKind, IncomingFile, isCached } from './incoming-file.ts'
-import { encodeMetadata, IncomingMetadata, placeMetadata, readMetadataFile, removeMetadata } from './metadata-file.ts'
+import { encodeMetadata, IncomingMetadata, readMetadataFile } from './metadata-file.ts'
 import type { OnPhase } from './phase.ts'
-import { directoryIndexOf, placeFile, removeFile, removeTemporary } from './placing.ts'
+import { directoryIndexOf, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
 import { type Recovery, recover } from './recovery.ts'
 import { type SlotBytes, writerOf } from './segments.ts'
+import { ShipmentApplier } from './shipment-applier.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { REUSE, SlotSpace } from './slot-space.ts'
 import { SlotWriter } from './slot-writer.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type {
-  ChangeMetadata,
-  PackedUpload,
-  RecoveryReport,
-  Shipment,
-  ShippedContent,
-  Store,
-  Stored,
-  Upload,
-} from './store.ts'
+import type { ChangeMetadata, PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
 import type { StoreOptions } from './store-options.ts'
 import type { StorePath } from './store-path.ts'
 import { StorePaths } from './store-paths.ts'
 import { type OpenFile, StoredFile } from './stored-file.ts'
+import { Turns } from './turns.ts'
 import { UploadIds } from './upload-ids.ts'
 
 export class FileStore implements Store {
@@ -76,11 +67,13 @@ export class FileStore implements Store {
   readonly #hotFiles: HotFiles
   readonly #slotSpace: SlotSpace
   readonly #checkpoints: Checkpoints
-  /** Files of ours that are being changed, and the last change of each; those that are being deleted. */
-  readonly #changing = new Map<string, Promise<unknown>>()
+  /** Changes of one file are one after another: what is set on it comes before it is deleted, or not at all. */
+  readonly #turns = new Turns()
+  /** Files of ours that are being deleted. */
   readonly #deleting = new Map<string, Promise<boolean>>()
   readonly #applied: AppliedRecords
   readonly #appenders: AppenderFiles
+  readonly #effects: Effects
   #stopTicks: readonly Cancel[] = []
   #tokens = 0
   #looking: Promise<void> | undefined
@@ -111,12 +104,21 @@ export class FileStore implements Store {
     this.incarnation = identity.incarnation
     this.#lives = lives
     this.#hotFiles = new HotFiles(options.hotFileBytes)
-    this.#applied = new AppliedRecords(recovered.positions, {
-      prepare: shipments => this.#prepare(shipments),
-      admit: shipment => this.#admit(shipment),
-      append: shipments => this.#appendShipped(shipments),
-    })
     this.#slotSpace = new SlotSpace(catalogue, recovered, paths, identity, world.clock, reuse)
+    const { hotFiles, slotSpace } = { hotFiles: this.#hotFiles, slotSpace: this.#slotSpace }
+    this.#effects = new Effects({
+      ...{ disk, log, paths, slotSpace, hotFiles, appenders: this.#appenders, onPhase },
+      onChange: () => this.#checkpoints.noteChange(),
+    })
+    const applier = new ShipmentApplier({
+      ...{ paths, slotSpace, effects: this.#effects },
+      binlog: () => this.#binlog,
+      seal: file => this.#seal(file),
+      onApplied: () => {
+        counters.last_sync_update = Math.floor(world.clock.wallMs() / 1000)
+      },
+    })
+    this.#applied = new AppliedRecords(recovered.positions, applier)
     const slotWriter = new SlotWriter(identity.storageId, paths, this.#slotSpace, recovered.slots, onPhase)
     const binlog = new Binlog(world.disk, world.clock, {
       ...recovered,
@@ -200,12 +202,14 @@ export class FileStore implements Store {
 
   async createSlave(file: IncomingFile, name: string): Promise<Stored> {
     await this.#seal(file)
-    return this.#alone(name, async () => {
-      if (await this.has(name)) {
+    return this.#turns.take(name, async () => {
+      const isThere = await this.has(name).catch(async error => {
         await file.discard()
-        throw new DfsError('already_exists')
-      }
-      return this.#record(file, undefined, () => name)
+        throw error
+      })
+      if (!isThere) return this.#record(file, undefined, () => name)
+      await file.discard()
+      throw new DfsError('already_exists')
     })
   }
 
@@ -238,7 +242,7 @@ export class FileStore implements Store {
 
   regenerate(name: string): Promise<Stored | undefined> {
     const { tail, storePathIndex } = admitAppender(name)
-    return this.#alone(name, async () => {
+    return this.#turns.take(name, async () => {
       const file = await this.open(name)
       if (file === undefined) return undefined
       const copy = await this.receive(storePathIndex, file.sizeBytes)
@@ -265,7 +269,7 @@ export class FileStore implements Store {
   ): Promise<Stored | undefined> {
     const file = admitAppender(name)
     const path = this.#paths.of(file)
-    return this.#alone(name, async () => {
+    return this.#turns.take(name, async () => {
       const opened = await this.open(name)
       if (opened === undefined) return undefined
       await opened.close()
@@ -274,7 +278,7 @@ export class FileStore implements Store {
       let sequence = 0
       await this.#binlog.append(place => {
         sequence = place.sequence
-        return { ...draft, name, effect: () => this.#applyChange(path, file, at) }
+        return { ...draft, name, effect: () => this.#effects.change(path, file, sequence, at) }
       })
       return { name, sequence }
     })
@@ -334,7 +338,7 @@ export class FileStore implements Store {
 
   async delete(name: string): Promise<boolean> {
     // Two at once are one: a file is deleted only once.
-    const deleted = this.#deleting.get(name) ?? this.#alone(name, () => this.#delete(name))
+    const deleted = this.#deleting.get(name) ?? this.#turns.take(name, () => this.#delete(name))
     this.#deleting.set(name, deleted)
     try {
       return await deleted
@@ -346,7 +350,7 @@ export class FileStore implements Store {
   async #delete(name: string): Promise<boolean> {
     if (!(await this.has(name))) return false
     const path = this.#paths.of(decodeFileName(name))
-    await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }))
+    await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#effects.remove(path, name) }))
     return true
   }
 
@@ -355,12 +359,12 @@ export class FileStore implements Store {
   }
 
   changeMetadata(name: string, change: ChangeMetadata): Promise<boolean> {
-    return this.#alone(name, async () => {
+    return this.#turns.take(name, async () => {
       if (!(await this.has(name))) return false
       const file = decodeFileName(name)
       const metadata = await this.receiveMetadata(file, await change(() => this.readMetadata(file)))
       const { storePath, token } = metadata
-      const effect = () => this.#placeMetadata(storePath, file, token)
+      const effect = () => this.#effects.placeMetadata(storePath, file, token)
       await this.#binlog
         .append(() => ({ op: 'U', name, token, effect }))
         .catch(async error => {
@@ -377,16 +381,6 @@ export class FileStore implements Store {
     const bytes = encodeMetadata(metadata)
     const path = this.#paths.choose(file.storePathIndex, bytes.length)
     return this.#paths.guard(path, () => IncomingMetadata.write(this.#disk, path, this.#newToken(), bytes))
-  }
-
-  /** Changes of one file are one after another: what is set on it comes before it is deleted, or not at all. */
-  #alone<T>(name: string, change: () => Promise<T>): Promise<T> {
-    const changed = this.#changing.get(name)?.then(change, change) ?? change()
-    const turn = changed.finally(() => {
-      if (this.#changing.get(name) === turn) this.#changing.delete(name)
-    })
-    this.#changing.set(name, turn)
-    return turn
   }
 
   async knowsDeletion(name: string): Promise<boolean> {
@@ -543,7 +537,8 @@ export class FileStore implements Store {
       await this.#binlog.append(place => {
         sequence = place.sequence
         name = nameOf(place)
-        const effect = () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error))
+        const effect = () =>
+          this.#effects.place(path, token, name).catch(error => this.#withdraw(path, token, name, error))
         return { op: 'C', name, token, uploadId, effect }
       })
     } catch (error) {
@@ -611,78 +606,6 @@ export class FileStore implements Store {
     return found
   }
 
-  /** What has to be true before records of a peer may be given to the binlog: files are durable, slots have room. */
-  async #prepare(shipments: readonly Shipment[]): Promise<void> {
-    const files = shipments.map(({ content }) => content).filter(content => content instanceof IncomingFile)
-    const packed = shipments.filter(({ content }) => content instanceof Uint8Array)
-    const named = packed.map(({ shipped: { record, file } }) => ({ name: record.name, file, reused: record.reused }))
-    const byPath = groupBy(named, ({ file }) => this.#paths.of(file))
-    await Promise.all([
-      ...files.map(file => this.#seal(file)),
-      ...[...byPath].map(async ([path, group]) => {
-        for (const { file } of await path.segments.expectRoom(group)) this.#slotSpace.doubt(file)
-      }),
-    ])
-  }
-
-  /** Throws if the store path that a record is about is not there, or cannot be written to. */
-  #admit({ shipped: { file, record }, content }: Shipment): void {
-    if (content instanceof Uint8Array && !record.reused) this.#paths.choose(file.storePathIndex, content.length)
-    else this.#paths.of(file)
-  }
-
-  /** Appends records of a peer, with their slots if they have some. */
-  async #appendShipped(shipments: readonly Shipment[]): Promise<void> {
-    const appended = this.#binlog.appendAll(() => shipments.map(shipment => this.#draftOf(shipment)))
-    await appended.catch(async error => {
-      if (isNowhere(error)) await allDone(shipments.map(discard))
-      throw error
-    })
-    this.counters.last_sync_update = Math.floor(this.#world.clock.wallMs() / 1000)
-  }
-
-  #draftOf({ shipped, content }: Shipment): RecordDraft {
-    const { origin, record, file, lacksFile } = shipped
-    const { name, timeMs, uploadId } = record
-    const path = this.#paths.of(file)
-    const fields = { name, lacksFile, origin, uploadId, timeMs }
-    if (record.op === 'D') return { op: 'd', ...fields, effect: () => this.#remove(path, name) }
-    if (record.range !== undefined) return this.#changeOf(path, file, record, content, fields)
-    if (content instanceof IncomingFile) {
-      const { token } = content
-      return { op: 'c', ...fields, token, effect: () => this.#place(path, token, name) }
-    }
-    if (content instanceof IncomingMetadata) {
-      const { token } = content
-      return { op: 'u', ...fields, token, effect: () => this.#placeMetadata(path, file, token) }
-    }
-    if (content === undefined) return { op: record.op === 'U' ? 'u' : 'c', ...fields }
-    const { storePathIndex, storageId, slot } = file
-    return {
-      op: 'c',
-      ...fields,
-      inSlot: true,
-      reused: record.reused,
-      slot: { storePathIndex, storageId: storageId!, ...slot!, bytes: content, reused: record.reused },
-    }
-  }
-
-  /** What a peer did to an appender file; of bytes that are there no more, something that comes later tells. */
-  #changeOf(
-    path: StorePath,
-    file: FileNameParts,
-    { op, range }: BinlogRecord,
-    content: ShippedContent,
-    fields: Pick<RecordDraft, 'name' | 'lacksFile' | 'origin' | 'timeMs'>,
-  ): RecordDraft {
-    const { offset } = range!
-    const part = content instanceof IncomingFile ? content : undefined
-    const token = part?.token
-    const draft = { op: LOWER[op]!, ...fields, token, range: { offset, bytes: part?.sizeBytes ?? 0 } }
-    if (part === undefined && op !== 'T') return draft
-    return { ...draft, effect: () => this.#applyChange(path, file, { offset, token }) }
-  }
-
   /** A binlog that cannot be written now refuses uploads later; what is there is served all the same. */
   async #begin(timers: Timers, recovered: Recovery): Promise<void> {
     const all = { after: 0, until: Number.POSITIVE_INFINITY }
@@ -722,20 +645,6 @@ export class FileStore implements Store {
     return `${this.#identity.bootCount}n${this.#tokens++}`
   }
 
-  async #placeMetadata(path: StorePath, file: FileNameParts, token: string): Promise<void> {
-    this.#onPhase('recorded')
-    this.#checkpoints.noteChange()
-    await this.#paths.guard(path, () => placeMetadata(this.#disk, path, file, token))
-    this.#onPhase('renamed')
-  }
-
-  async #place(path: StorePath, token: string, name: string): Promise<void> {
-    this.#onPhase('recorded')
-    this.#checkpoints.noteChange()
-    await this.#paths.guard(path, () => placeFile(this.#disk, path, token, name))
-    this.#onPhase('renamed')
-  }
-
   /**
    * Takes back an upload whose file could not be given its name: its record is durable, and the next start would give it,
    * after peers have taken it for deleted. The bytes go first, which needs no room on a disk that may have none.
@@ -746,38 +655,8 @@ export class FileStore implements Store {
     await removeTemporary(this.#disk, path, token)
       .then(() => path.syncTemporary())
       .catch(note)
-    this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) })).catch(note)
+    this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#effects.remove(path, name) })).catch(note)
     throw error
-  }
-
-  /** A path on which that fails changes no more files: whatever comes later builds on it, and a start does it again. */
-  async #applyChange(path: StorePath, file: FileNameParts, change: AppenderChange): Promise<void> {
-    this.#onPhase('recorded')
-    this.#checkpoints.noteChange()
-    try {
-      await this.#appenders.change(path, file, this.#binlog.reach.given, change)
-    } catch (error) {
-      this.#log.error({ err: error, name: file.baseName }, 'an appender file could not be changed')
-      if (!(error instanceof DfsError)) path.fail(error as Error)
-      throw error
-    }
-    this.#onPhase('renamed')
-  }
-
-  async #remove(path: StorePath, name: string): Promise<void> {
-    this.#onPhase('recorded')
-    this.#checkpoints.noteChange()
-    const file = decodeFileName(name)
-    const disk = this.#disk
-    const removeContent = () => (file.slot === undefined ? removeFile(disk, path, name) : this.#free(path, name, file))
-    const remove = () => allDone([removeContent(), removeMetadata(disk, path, file)])
-    // Not before: until it is gone it can be read, and kept again.
-    await this.#paths.guard(path, remove).finally(() => this.#hotFiles.remove(name))
-    this.#onPhase('renamed')
-  }
-
-  async #free(path: StorePath, name: string, file: FileNameParts): Promise<void> {
-    if ((await path.segments.free(name, file)) === 'file') this.#slotSpace.freed(file)
   }
 }
 
@@ -793,9 +672,6 @@ async function copyBlocks(from: OpenFile, to: IncomingFile): Promise<void> {
   for (let block = 0; block * BLOCK_BYTES < from.sizeBytes; block++)
     await to.write(await from.readBlocks(block, buffer))
 }
-
-/** What is applied from a peer. */
-const LOWER: Readonly<Partial<Record<BinlogOp, BinlogOp>>> = { A: 'a', M: 'm', T: 't' }
 
 function isNowhere(error: unknown): boolean {
   return error instanceof NotRecordedError

@@ -29,8 +29,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'rename-before-record',
     about: 'a file gets its name before its record is written',
     file: 'store/file-store.js',
-    find: 'const effect = () => this.#place(path, token, name).catch(error => this.#withdraw(path, token, name, error));',
-    replace: 'const effect = (early => () => early)(this.#place(path, token, name));',
+    find: 'const effect = () => this.#effects.place(path, token, name).catch(error => this.#withdraw(path, token, name, error));',
+    replace: 'const effect = (early => () => early)(this.#effects.place(path, token, name));',
     seed: 1,
   },
   {
@@ -128,8 +128,8 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     name: 'freed-before-record',
     about: 'a slot is free, and may be used again, before the deletion is recorded',
     file: 'store/file-store.js',
-    find: "await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#remove(path, name) }));",
-    replace: "await this.#remove(path, name); await this.#binlog.append(() => ({ op: 'D', name }));",
+    find: "await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#effects.remove(path, name) }));",
+    replace: "await this.#effects.remove(path, name); await this.#binlog.append(() => ({ op: 'D', name }));",
     seed: 10,
   },
 ]

@@ -243,6 +243,32 @@ describe('appender files of a store', function () {
     }
   })
 
+  it('that are damaged keep neither a start nor the records of a peer from going on', async () => {
+    const source = await workshop.open('source', { storageId: OTHER_ID })
+    const name = await create(source.store, contentOf(100))
+    await write(source.store, name, contentOf(50, 2))
+    const file = decodeFileName(name)
+    const records = (await recordsOf(source.store)).filter(({ op }) => op !== 'S')
+    const [created, appended] = records.map((record, i) => {
+      const origin = { storageId: OTHER_ID, epoch: record.epoch, sequence: record.sequence }
+      return { origin, previous: i === 0 ? 0 : records[i - 1]!.sequence, record, file }
+    })
+    const { store } = opened
+    const content = await fill(await store.receive(0, 100, 'appender'), contentOf(100))
+    await store.apply([{ shipped: created!, content }])
+    await writeFile(join(workshop.path, 'data', 'store', 'data', file.directory, `${file.baseName}~sum`), 'spoilt')
+    await store.apply([
+      { shipped: appended!, content: await fill(await store.receive(0, 50, 'part'), contentOf(50, 2)) },
+    ])
+    expect(store.position(OTHER_ID)?.sequence).to.equal(appended!.origin.sequence)
+    const plain = await upload(store, contentOf(10))
+    const crashed = await workshop.open(await workshop.crash())
+    expect(crashed.store.recovery.missing).to.deep.equal([name])
+    expect(await crashed.store.has(plain)).to.equal(true)
+    expect(crashed.store.storePaths[0]!.writable).to.equal(true)
+    expect(await rejection(read(crashed.store, name))).to.have.property('code', 'corrupt')
+  })
+
   it('come to the same at a peer, however late it gets the bytes of each change', async () => {
     let run = 0
     await fc.assert(

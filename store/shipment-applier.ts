@@ -1,0 +1,111 @@
+/** Gives records of peers to our binlog, with what comes with them. */
+import type { BinlogOp, BinlogRecord } from '../protocol/binlog-record.ts'
+import { DfsError } from '../protocol/errors.ts'
+import { allDone } from './all-done.ts'
+import { type Applier, discard } from './applied-records.ts'
+import { type Binlog, NotRecordedError, type RecordDraft } from './binlog.ts'
+import type { Effects } from './effects.ts'
+import { groupBy } from './group-by.ts'
+import { IncomingFile } from './incoming-file.ts'
+import { IncomingMetadata } from './metadata-file.ts'
+import type { SlotSpace } from './slot-space.ts'
+import type { Shipment } from './store.ts'
+import type { StorePath } from './store-path.ts'
+import type { StorePaths } from './store-paths.ts'
+
+export interface ApplierParts {
+  readonly paths: StorePaths
+  readonly slotSpace: SlotSpace
+  readonly effects: Effects
+  readonly binlog: () => Binlog
+  readonly seal: (file: IncomingFile) => Promise<void>
+  readonly onApplied: () => void
+}
+
+/** What is applied from a peer. */
+const LOWER: Readonly<Record<string, BinlogOp>> = { C: 'c', D: 'd', U: 'u', A: 'a', M: 'm', T: 't' }
+
+export class ShipmentApplier implements Applier {
+  readonly #parts: ApplierParts
+
+  constructor(parts: ApplierParts) {
+    this.#parts = parts
+  }
+
+  /** Files are durable, slots have room. */
+  async prepare(shipments: readonly Shipment[]): Promise<void> {
+    const { paths, slotSpace, seal } = this.#parts
+    const files = shipments.map(({ content }) => content).filter(content => content instanceof IncomingFile)
+    const packed = shipments.filter(({ content }) => content instanceof Uint8Array)
+    const named = packed.map(({ shipped: { record, file } }) => ({ name: record.name, file, reused: record.reused }))
+    const byPath = groupBy(named, ({ file }) => paths.of(file))
+    await Promise.all([
+      ...files.map(file => seal(file)),
+      ...[...byPath].map(async ([path, group]) => {
+        for (const { file } of await path.segments.expectRoom(group)) slotSpace.doubt(file)
+      }),
+    ])
+  }
+
+  /** Throws if the store path that a record is about is not there, or cannot be written to. */
+  admit({ shipped: { file, record }, content }: Shipment): void {
+    const { paths } = this.#parts
+    if (content instanceof Uint8Array && !record.reused) paths.choose(file.storePathIndex, content.length)
+    else paths.of(file)
+  }
+
+  async append(shipments: readonly Shipment[]): Promise<void> {
+    const appended = this.#parts.binlog().appendAll(() => shipments.map(shipment => this.#draftOf(shipment)))
+    await appended.catch(async error => {
+      if (error instanceof NotRecordedError) await allDone(shipments.map(discard))
+      throw error
+    })
+    this.#parts.onApplied()
+  }
+
+  #draftOf({ shipped, content }: Shipment): RecordDraft {
+    const { effects, paths } = this.#parts
+    const { origin, record, file, lacksFile } = shipped
+    const { name, timeMs, uploadId } = record
+    const path = paths.of(file)
+    const fields = { op: LOWER[record.op]!, name, lacksFile, origin, uploadId, timeMs }
+    if (record.op === 'D') return { ...fields, effect: () => effects.remove(path, name) }
+    if (record.range !== undefined) return { ...fields, ...this.#changeOf(path, { shipped, content }, record.range) }
+    if (content === undefined) return fields
+    if (content instanceof IncomingFile) {
+      const { token } = content
+      return { ...fields, token, effect: () => effects.place(path, token, name) }
+    }
+    if (content instanceof IncomingMetadata) {
+      const { token } = content
+      return { ...fields, token, effect: () => effects.placeMetadata(path, file, token) }
+    }
+    const { storePathIndex, storageId, slot } = file
+    const { reused } = record
+    return {
+      ...fields,
+      inSlot: true,
+      reused,
+      slot: { storePathIndex, storageId: storageId!, ...slot!, bytes: content, reused },
+    }
+  }
+
+  /** What was done to an appender file; of bytes that are there no more, something that comes later tells. */
+  #changeOf(
+    path: StorePath,
+    { shipped: { file, record }, content }: Shipment,
+    { offset }: NonNullable<BinlogRecord['range']>,
+  ): Pick<RecordDraft, 'token' | 'range' | 'effect'> {
+    const part = content instanceof IncomingFile ? content : undefined
+    const token = part?.token
+    const change = { token, range: { offset, bytes: part?.sizeBytes ?? 0 } }
+    if (part === undefined && record.op !== 'T') return change
+    const { effects, binlog } = this.#parts
+    const effect = () =>
+      effects.change(path, file, binlog().reach.given, { offset, token }).catch(error => {
+        // Our copy is damaged, and reads so: that must not keep all that follows from us.
+        if (!(error instanceof DfsError)) throw error
+      })
+    return { ...change, effect }
+  }
+}
