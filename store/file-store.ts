@@ -1,14 +1,7 @@
 /** The store: small files in slots of segments, all others in files of their own, and one binlog for both. */
 
 import { DfsError } from '../protocol/errors.ts'
-import {
-  decodeFileName,
-  encodeFileName,
-  extensionOf,
-  type FileNameParts,
-  SALT_BITS,
-  tailOf,
-} from '../protocol/file-id.ts'
+import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, tailOf } from '../protocol/file-id.ts'
 import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
 import { type Counters, zeroCounters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
@@ -17,13 +10,13 @@ import type { Timers } from '../runtime/timers.ts'
 import type { Cancel, Disk, DiskError, World } from '../runtime/world.ts'
 import { AppenderFiles } from './appender-files.ts'
 import { AppliedRecords } from './applied-records.ts'
-import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
+import { Binlog, type BinlogEnd, type Flush, NotRecordedError } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
-import { BLOCK_BYTES } from './block-pool.ts'
 import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
 import { countedDisk } from './counted-disk.ts'
 import { Effects } from './effects.ts'
+import { FileChanges } from './file-changes.ts'
 import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
 import { type FileKind, IncomingFile, isCached } from './incoming-file.ts'
@@ -43,7 +36,6 @@ import type { StoreOptions } from './store-options.ts'
 import type { StorePath } from './store-path.ts'
 import { StorePaths } from './store-paths.ts'
 import { type OpenFile, StoredFile } from './stored-file.ts'
-import { Turns } from './turns.ts'
 import { UploadIds } from './upload-ids.ts'
 
 export class FileStore implements Store {
@@ -67,10 +59,7 @@ export class FileStore implements Store {
   readonly #hotFiles: HotFiles
   readonly #slotSpace: SlotSpace
   readonly #checkpoints: Checkpoints
-  /** Changes of one file are one after another: what is set on it comes before it is deleted, or not at all. */
-  readonly #turns = new Turns()
-  /** Files of ours that are being deleted. */
-  readonly #deleting = new Map<string, Promise<boolean>>()
+  readonly #changes: FileChanges
   readonly #applied: AppliedRecords
   readonly #appenders: AppenderFiles
   readonly #effects: Effects
@@ -128,6 +117,11 @@ export class FileStore implements Store {
       slotKeeper: slotWriter,
     })
     this.#binlog = binlog
+    this.#changes = new FileChanges({
+      ...{ store: this, paths, binlog, effects: this.#effects },
+      seal: file => this.#seal(file),
+      record: (file, name) => this.#record(file, undefined, () => name),
+    })
     this.#checkpoints = new Checkpoints({
       ...{ disk: world.disk, dataDirectory, log, binlog, paths, catalogue, slotSpace: this.#slotSpace },
       positions: () => this.positions,
@@ -200,88 +194,20 @@ export class FileStore implements Store {
     }
   }
 
-  async createSlave(file: IncomingFile, name: string): Promise<Stored> {
-    await this.#seal(file)
-    return this.#turns.take(name, async () => {
-      const isThere = await this.has(name).catch(async error => {
-        await file.discard()
-        throw error
-      })
-      if (!isThere) return this.#record(file, undefined, () => name)
-      await file.discard()
-      throw new DfsError('already_exists')
-    })
+  createSlave(file: IncomingFile, name: string): Promise<Stored> {
+    return this.#changes.createSlave(file, name)
   }
 
-  async writeAppender(name: string, part: IncomingFile, offset?: number): Promise<Stored | undefined> {
-    const { token, sizeBytes: bytes } = part
-    let isRecorded = false
-    try {
-      await this.#seal(part)
-      return await this.#changeAppender(name, sizeBytes => {
-        const at = offset ?? sizeBytes
-        if (at > sizeBytes) throw new DfsError('bad_range', `the file has ${sizeBytes} bytes`)
-        isRecorded = true
-        return { op: offset === undefined ? 'A' : 'M', token, range: { offset: at, bytes } }
-      })
-    } catch (error) {
-      if (isNowhere(error)) isRecorded = false
-      throw error
-    } finally {
-      if (!isRecorded) await part.discard()
-    }
+  writeAppender(name: string, part: IncomingFile, offset?: number): Promise<Stored | undefined> {
+    return this.#changes.writeAppender(name, part, offset)
   }
 
-  async truncateAppender(name: string, sizeBytes: number): Promise<boolean> {
-    const changed = await this.#changeAppender(name, before => {
-      if (sizeBytes > before) throw new DfsError('bad_range', `the file has ${before} bytes`)
-      return { op: 'T', token: undefined, range: { offset: sizeBytes, bytes: 0 } }
-    })
-    return changed !== undefined
+  truncateAppender(name: string, sizeBytes: number): Promise<boolean> {
+    return this.#changes.truncateAppender(name, sizeBytes)
   }
 
   regenerate(name: string): Promise<Stored | undefined> {
-    const { tail, storePathIndex } = admitAppender(name)
-    return this.#turns.take(name, async () => {
-      const file = await this.open(name)
-      if (file === undefined) return undefined
-      const copy = await this.receive(storePathIndex, file.sizeBytes)
-      try {
-        await copyBlocks(file, copy)
-      } catch (error) {
-        await copy.discard()
-        throw error
-      } finally {
-        await file.close()
-      }
-      const stored = await this.#create(copy, { extension: extensionOf(tail), uploadId: undefined })
-      const metadata = await this.readMetadata(decodeFileName(name))
-      if (metadata !== undefined) await this.changeMetadata(stored.name, async () => metadata)
-      await this.#delete(name)
-      return stored
-    })
-  }
-
-  /** Records what is to become of an appender file of so many bytes, and does it. */
-  #changeAppender(
-    name: string,
-    change: (sizeBytes: number) => Pick<RecordDraft, 'op' | 'token'> & { range: { offset: number; bytes: number } },
-  ): Promise<Stored | undefined> {
-    const file = admitAppender(name)
-    const path = this.#paths.of(file)
-    return this.#turns.take(name, async () => {
-      const opened = await this.open(name)
-      if (opened === undefined) return undefined
-      await opened.close()
-      const draft = change(opened.sizeBytes)
-      const at = { offset: draft.range.offset, token: draft.token }
-      let sequence = 0
-      await this.#binlog.append(place => {
-        sequence = place.sequence
-        return { ...draft, name, effect: () => this.#effects.change(path, file, sequence, at) }
-      })
-      return { name, sequence }
-    })
+    return this.#changes.regenerate(name)
   }
 
   packs(sizeBytes: number): boolean {
@@ -336,22 +262,8 @@ export class FileStore implements Store {
     return found === true
   }
 
-  async delete(name: string): Promise<boolean> {
-    // Two at once are one: a file is deleted only once.
-    const deleted = this.#deleting.get(name) ?? this.#turns.take(name, () => this.#delete(name))
-    this.#deleting.set(name, deleted)
-    try {
-      return await deleted
-    } finally {
-      this.#deleting.delete(name)
-    }
-  }
-
-  async #delete(name: string): Promise<boolean> {
-    if (!(await this.has(name))) return false
-    const path = this.#paths.of(decodeFileName(name))
-    await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#effects.remove(path, name) }))
-    return true
+  delete(name: string): Promise<boolean> {
+    return this.#changes.delete(name)
   }
 
   readMetadata(file: FileNameParts): Promise<Buffer | undefined> {
@@ -359,20 +271,7 @@ export class FileStore implements Store {
   }
 
   changeMetadata(name: string, change: ChangeMetadata): Promise<boolean> {
-    return this.#turns.take(name, async () => {
-      if (!(await this.has(name))) return false
-      const file = decodeFileName(name)
-      const metadata = await this.receiveMetadata(file, await change(() => this.readMetadata(file)))
-      const { storePath, token } = metadata
-      const effect = () => this.#effects.placeMetadata(storePath, file, token)
-      await this.#binlog
-        .append(() => ({ op: 'U', name, token, effect }))
-        .catch(async error => {
-          if (isNowhere(error)) await metadata.discard()
-          throw error
-        })
-      return true
-    })
+    return this.#changes.changeMetadata(name, change)
   }
 
   async receiveMetadata(file: FileNameParts, metadata: Buffer): Promise<IncomingMetadata> {
@@ -658,19 +557,6 @@ export class FileStore implements Store {
     this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#effects.remove(path, name) })).catch(note)
     throw error
   }
-}
-
-/** Throws `bad_request` unless a name is that of an appender file. */
-function admitAppender(name: string): FileNameParts {
-  const file = decodeFileName(name)
-  if (file.kind !== 'appender') throw new DfsError('bad_request', 'this is not an appender file')
-  return file
-}
-
-async function copyBlocks(from: OpenFile, to: IncomingFile): Promise<void> {
-  const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
-  for (let block = 0; block * BLOCK_BYTES < from.sizeBytes; block++)
-    await to.write(await from.readBlocks(block, buffer))
 }
 
 function isNowhere(error: unknown): boolean {

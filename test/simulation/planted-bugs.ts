@@ -127,9 +127,9 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'freed-before-record',
     about: 'a slot is free, and may be used again, before the deletion is recorded',
-    file: 'store/file-store.js',
-    find: "await this.#binlog.append(() => ({ op: 'D', name, effect: () => this.#effects.remove(path, name) }));",
-    replace: "await this.#effects.remove(path, name); await this.#binlog.append(() => ({ op: 'D', name }));",
+    file: 'store/file-changes.js',
+    find: "await binlog.append(() => ({ op: 'D', name, effect: () => effects.remove(path, name) }));",
+    replace: "await effects.remove(path, name); await binlog.append(() => ({ op: 'D', name }));",
     seed: 10,
   },
 ]

@@ -1,0 +1,171 @@
+/** What happens to files of this source after they were made: one change of a name at a time, in the order they came. */
+import { DfsError } from '../protocol/errors.ts'
+import { decodeFileName, extensionOf, type FileNameParts } from '../protocol/file-id.ts'
+import { type Binlog, NotRecordedError, type RecordDraft } from './binlog.ts'
+import { BLOCK_BYTES } from './block-pool.ts'
+import type { Effects } from './effects.ts'
+import type { IncomingFile } from './incoming-file.ts'
+import type { ChangeMetadata, Store, Stored } from './store.ts'
+import type { StorePaths } from './store-paths.ts'
+import type { OpenFile } from './stored-file.ts'
+import { Turns } from './turns.ts'
+
+export interface ChangeParts {
+  readonly store: Pick<Store, 'has' | 'open' | 'create' | 'receive' | 'readMetadata' | 'receiveMetadata'>
+  readonly paths: StorePaths
+  readonly binlog: Binlog
+  readonly effects: Effects
+  /** Makes the bytes of a file durable. */
+  readonly seal: (file: IncomingFile) => Promise<void>
+  /** Records a sealed file under a name, and gives it that. */
+  readonly record: (file: IncomingFile, name: string) => Promise<Stored>
+}
+
+export class FileChanges {
+  readonly #parts: ChangeParts
+  /** What is set on a file comes before it is deleted, or not at all. */
+  readonly #turns = new Turns()
+  readonly #deleting = new Map<string, Promise<boolean>>()
+
+  constructor(parts: ChangeParts) {
+    this.#parts = parts
+  }
+
+  async delete(name: string): Promise<boolean> {
+    // Two at once are one: a file is deleted only once.
+    const deleted = this.#deleting.get(name) ?? this.#turns.take(name, () => this.#delete(name))
+    this.#deleting.set(name, deleted)
+    try {
+      return await deleted
+    } finally {
+      this.#deleting.delete(name)
+    }
+  }
+
+  changeMetadata(name: string, change: ChangeMetadata): Promise<boolean> {
+    const { store, binlog, effects } = this.#parts
+    return this.#turns.take(name, async () => {
+      if (!(await store.has(name))) return false
+      const file = decodeFileName(name)
+      const metadata = await store.receiveMetadata(file, await change(() => store.readMetadata(file)))
+      const { storePath, token } = metadata
+      const effect = () => effects.placeMetadata(storePath, file, token)
+      await binlog
+        .append(() => ({ op: 'U', name, token, effect }))
+        .catch(async error => {
+          if (error instanceof NotRecordedError) await metadata.discard()
+          throw error
+        })
+      return true
+    })
+  }
+
+  async createSlave(file: IncomingFile, name: string): Promise<Stored> {
+    const { store, seal, record } = this.#parts
+    await seal(file)
+    return this.#turns.take(name, async () => {
+      const isThere = await store.has(name).catch(async error => {
+        await file.discard()
+        throw error
+      })
+      if (!isThere) return record(file, name)
+      await file.discard()
+      throw new DfsError('already_exists')
+    })
+  }
+
+  async writeAppender(name: string, part: IncomingFile, offset?: number): Promise<Stored | undefined> {
+    const { token, sizeBytes: bytes } = part
+    let isRecorded = false
+    try {
+      await this.#parts.seal(part)
+      return await this.#changeAppender(name, sizeBytes => {
+        const at = offset ?? sizeBytes
+        if (at > sizeBytes) throw new DfsError('bad_range', `the file has ${sizeBytes} bytes`)
+        isRecorded = true
+        return { op: offset === undefined ? 'A' : 'M', token, range: { offset: at, bytes } }
+      })
+    } catch (error) {
+      if (error instanceof NotRecordedError) isRecorded = false
+      throw error
+    } finally {
+      if (!isRecorded) await part.discard()
+    }
+  }
+
+  async truncateAppender(name: string, sizeBytes: number): Promise<boolean> {
+    const changed = await this.#changeAppender(name, before => {
+      if (sizeBytes > before) throw new DfsError('bad_range', `the file has ${before} bytes`)
+      return { op: 'T', token: undefined, range: { offset: sizeBytes, bytes: 0 } }
+    })
+    return changed !== undefined
+  }
+
+  /** Copies the file, with its metadata, and then deletes it: in between both are there. */
+  regenerate(name: string): Promise<Stored | undefined> {
+    const { store } = this.#parts
+    const file = admitAppender(name)
+    return this.#turns.take(name, async () => {
+      const opened = await store.open(name)
+      if (opened === undefined) return undefined
+      const copy = await store.receive(file.storePathIndex, opened.sizeBytes)
+      try {
+        await copyBlocks(opened, copy)
+      } catch (error) {
+        await copy.discard()
+        throw error
+      } finally {
+        await opened.close()
+      }
+      const stored = await store.create(copy, { extension: extensionOf(file.tail), uploadId: undefined })
+      const metadata = await store.readMetadata(file)
+      if (metadata !== undefined) await this.changeMetadata(stored.name, async () => metadata)
+      await this.#delete(name)
+      return stored
+    })
+  }
+
+  async #delete(name: string): Promise<boolean> {
+    const { store, paths, binlog, effects } = this.#parts
+    if (!(await store.has(name))) return false
+    const path = paths.of(decodeFileName(name))
+    await binlog.append(() => ({ op: 'D', name, effect: () => effects.remove(path, name) }))
+    return true
+  }
+
+  /** Records what is to become of an appender file of so many bytes, and does it. */
+  #changeAppender(
+    name: string,
+    change: (sizeBytes: number) => Pick<RecordDraft, 'op' | 'token'> & { range: { offset: number; bytes: number } },
+  ): Promise<Stored | undefined> {
+    const { store, paths, binlog, effects } = this.#parts
+    const file = admitAppender(name)
+    const path = paths.of(file)
+    return this.#turns.take(name, async () => {
+      const opened = await store.open(name)
+      if (opened === undefined) return undefined
+      await opened.close()
+      const draft = change(opened.sizeBytes)
+      const at = { offset: draft.range.offset, token: draft.token }
+      let sequence = 0
+      await binlog.append(place => {
+        sequence = place.sequence
+        return { ...draft, name, effect: () => effects.change(path, file, sequence, at) }
+      })
+      return { name, sequence }
+    })
+  }
+}
+
+/** Throws `bad_request` unless a name is that of an appender file. */
+function admitAppender(name: string): FileNameParts {
+  const file = decodeFileName(name)
+  if (file.kind !== 'appender') throw new DfsError('bad_request', 'this is not an appender file')
+  return file
+}
+
+async function copyBlocks(from: OpenFile, to: IncomingFile): Promise<void> {
+  const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
+  for (let block = 0; block * BLOCK_BYTES < from.sizeBytes; block++)
+    await to.write(await from.readBlocks(block, buffer))
+}
