@@ -228,8 +228,14 @@ export class Segments {
         const count = await this.#ifThere(place, segment => segment.read(target, offsetBytes))
         return target.subarray(0, count ?? 0)
       }
-      const header = readSlotHeader(await read(SLOT_HEADER_BYTES))
-      if (header === undefined) return
+      const head = await read(SLOT_HEADER_BYTES)
+      const header = readSlotHeader(head)
+      if (header === undefined) {
+        // What lies behind a slot that never got to the disk may have got there.
+        if (head.length < SLOT_HEADER_BYTES || !head.every(isZero)) return
+        offsetBytes += SLOT_ALIGNMENT
+        continue
+      }
       const name = nameOfSlot({ storePathIndex, ...place }, header)
       yield { name, offsetBytes, slot: await read(header.slotBytes), header }
       offsetBytes += header.slotBytes

@@ -85,6 +85,25 @@ describe('a start of a store with segments', function () {
     expect(await createdIn(again.store)).to.deep.equal([...files.keys()])
   })
 
+  it('records a slot behind another of its flush that never got to the disk', async () => {
+    const { store, disk } = await workshop.open('data', OPTIONS)
+    const files = await uploadSome(store, 2)
+    const held = disk.hold({ action: 'write', path: /binlog/ })
+    const names = Promise.all([upload(store, contentOf(300, 8)), upload(store, contentOf(70, 9))])
+    await held.reached
+    const copy = await workshop.crash()
+    held.release()
+    const [lost, found] = await names
+    const { offsetBytes, slotBytes } = decodeFileName(lost!).slot!
+    const path = pathOf(copy, lost!)
+    const bytes = await readFile(path)
+    await writeFile(path, bytes.fill(0, offsetBytes, offsetBytes + slotBytes))
+    const again = await start(copy)
+    expect(again.store.recovery.orphans).to.deep.equal([found])
+    files.set(found!, contentOf(70, 9))
+    await expectAll(again.store, files)
+  })
+
   it('finds none after a crash with all records in place, nor after an orderly end', async () => {
     const opened = await workshop.open('data', OPTIONS)
     const files = await uploadSome(opened.store, 10, 0, true)
