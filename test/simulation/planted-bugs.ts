@@ -31,7 +31,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/file-store.js',
     find: 'const effect = () => this.#effects.place(path, token, name).catch(error => this.#withdraw(path, token, name, error));',
     replace: 'const effect = (early => () => early)(this.#effects.place(path, token, name));',
-    seed: 1,
+    seed: 31,
   },
   {
     name: 'mark-before-ack',
@@ -57,7 +57,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     replace: `const isKnown = () => false;
         if (shipments.length === 0) return; const { origin, previous } = shipments[0].shipped;
         if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
-    seed: 101,
+    seed: 111,
   },
   {
     name: 'fsync-error-ignored',
@@ -74,7 +74,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(bytes);',
     // Without the start record, which would take the damage upon itself.
     replace: 'bytes += tornBytes; files.length = 0;',
-    seed: 72,
+    seed: 76,
   },
   {
     name: 'delete-overtakes-create',
@@ -82,7 +82,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/binlog.js',
     find: 'const done = turns.get(name)?.then(effect) ?? effect();',
     replace: 'const done = effect();',
-    seed: 6,
+    seed: 10,
   },
   {
     name: 'stale-mark-accepted',
@@ -106,7 +106,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/last-flush.js',
     find: 'await file.truncate(offsetBytes);',
     replace: '',
-    seed: 152,
+    seed: 160,
   },
   {
     name: 'scrub-trusts-slots',
@@ -114,7 +114,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/scrub-file.js',
     find: 'return contentOf(slot, { sizeBytes: file.sizeBytes, crc32: file.crc32 }) === undefined ? BAD_SLOT : GOOD;',
     replace: 'return GOOD;',
-    seed: 98,
+    seed: 104,
   },
   {
     name: 'scrub-blames-files',
@@ -130,6 +130,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/file-changes.js',
     find: "await binlog.append(() => ({ op: 'D', name, effect: () => effects.remove(path, name) }));",
     replace: "await effects.remove(path, name); await binlog.append(() => ({ op: 'D', name }));",
-    seed: 10,
+    seed: 25,
   },
 ]
