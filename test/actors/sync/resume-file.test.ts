@@ -107,7 +107,9 @@ describe('a large file on its way to a peer', function () {
     await expectWhole()
   })
 
-  it('begins again if the disk does not give what it was given', async () => {
+  it('begins again if the disk does not give what it was given', async function () {
+    // On a busy machine the peer may have compared before we come to spoil it.
+    this.retries(3)
     await broken(3.5 * PIECE_BYTES)
     const path = await until('the beginning is there', () => readdirSync(temporary())[0]).then(token =>
       join(temporary(), token),
