@@ -43,7 +43,7 @@ describe('a simulated cluster', function () {
     pool = new SeedPool(2, name)
     const failed = (await firstFailure(pool, seed))!
     const lines: string[] = []
-    const small = await shrink(pool, failed, line => lines.push(line), 16)
+    const small = await shrink(pool, failed, line => lines.push(line), 8)
     expect(small.violation).to.be.a('string')
     expect(small.faults.length).to.be.below(failed.faults.length)
     expect(lines.at(-1)).to.match(/^\d+ runs: \d+ faults and \d+ operations are left$/)
