@@ -8,6 +8,7 @@
  * After a crash, all records behind the checkpoint are done again in their order, each over whatever of it was done. If a
  * part is gone, the checkpoint that it waited for was written: that record and those before it are in the file.
  */
+import { dirname } from 'node:path'
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
@@ -43,11 +44,22 @@ export class AppenderFiles {
     return AppenderReader.open(this.#disk, path, work => this.#turns.take(path, work))
   }
 
-  /** Does what a record says; may be done again. */
+  /**
+   * Does what a record says. Rejects with `corrupt` if a block that it changes in part is bad: then what is left is not what
+   * the records say, and loses its sidecar, so that none of it passes for good.
+   */
   change(storePath: StorePath, file: FileNameParts, sequence: number, change: AppenderChange): Promise<void> {
     const { token } = change
     if (token !== undefined) this.#parts.push({ sequence, storePath, token })
-    return this.#turns.take(storePath.pathOf(file), () => changeAppender(this.#disk, storePath, file, change))
+    const path = storePath.pathOf(file)
+    return this.#turns.take(path, async () => {
+      try {
+        await changeAppender(this.#disk, storePath, file, change, { checks: true })
+      } catch (error) {
+        if (error instanceof DfsError) await removeSidecar(this.#disk, storePath, file)
+        throw error
+      }
+    })
   }
 
   /** A checkpoint covers records up to here: their parts are not needed any more. */
@@ -74,7 +86,9 @@ export async function redoAppender(
   }
   try {
     for (const { token, range } of records.slice(first)) {
-      if (range !== undefined) await changeAppender(disk, storePath, file, { offset: range.offset, token })
+      // What a crash has left of a change need not fit its sums: the change is done again.
+      const change = { offset: range!.offset, token }
+      await changeAppender(disk, storePath, file, change, { checks: false })
     }
     return true
   } catch (error) {
@@ -89,6 +103,7 @@ async function changeAppender(
   storePath: StorePath,
   file: FileNameParts,
   { offset, token }: AppenderChange,
+  { checks }: { readonly checks: boolean },
 ): Promise<void> {
   const path = storePath.pathOf(file)
   // At a peer it may have been deleted at its source before it came.
@@ -96,16 +111,15 @@ async function changeAppender(
   const data = await disk.open(path, 'update')
   try {
     const sidecar = await Sidecar.read(disk, path)
-    if (sidecar === undefined) throw new DfsError('corrupt', `${path} has no sidecar that says what it is`)
-    if (token === undefined) {
-      const sizeBytes = Math.min(offset, sidecar.sizeBytes)
-      await data.truncate(sizeBytes)
-      await sumAnew(data, sidecar, sizeBytes, sizeBytes)
-    } else {
-      const untilBytes = offset + (await copy(disk, storePath.temporaryPath(token), data, offset))
-      // Behind an end that lies before the offset there are zeros.
-      await sumAnew(data, sidecar, Math.min(offset, sidecar.sizeBytes), Math.max(untilBytes, sidecar.sizeBytes))
-    }
+    const partBytes = token === undefined ? 0 : await sizeOf(disk, storePath.temporaryPath(token))
+    if (checks) await checkBlocks(data, sidecar, edgesOf({ offset, bytes: partBytes }, sidecar.sizeBytes))
+    // Behind an end that lies before the offset there are zeros.
+    const fromBytes = Math.min(offset, sidecar.sizeBytes)
+    const untilBytes = token === undefined ? fromBytes : offset + partBytes
+    if (token !== undefined) await copy(disk, storePath.temporaryPath(token), data, offset)
+    else await data.truncate(untilBytes)
+    sidecar.resize(token === undefined ? untilBytes : Math.max(untilBytes, sidecar.sizeBytes))
+    await sumAnew(data, sidecar, fromBytes, untilBytes)
     // As a whole: there is always one that says how long the file was at some time since the checkpoint.
     await replaceFile(disk, sidecarPath(path), sidecar.bytes)
   } finally {
@@ -114,15 +128,49 @@ async function changeAppender(
   storePath.noteFile(path)
 }
 
-/** Copies a part into a file; returns how many bytes it has. */
-async function copy(disk: Disk, from: string, to: DiskFile, offset: number): Promise<number> {
+/**
+ * The blocks of a file that a change leaves some of their bytes: those in which it begins and ends, or the last one, if it
+ * begins behind it. They are summed anew, so they have to be good.
+ */
+export function edgesOf({ offset, bytes }: { offset: number; bytes: number }, sizeBytes: number): ReadonlySet<number> {
+  const edges = [Math.min(offset, sizeBytes), offset + bytes].filter(at => at % BLOCK_BYTES > 0 && at <= sizeBytes)
+  return new Set(edges.map(at => Math.floor(at / BLOCK_BYTES)))
+}
+
+/** Throws `corrupt` unless blocks are good. */
+async function checkBlocks(data: DiskFile, sidecar: Sidecar, blocks: Iterable<number>): Promise<void> {
+  const { sizeBytes } = sidecar
+  const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
+  for (const block of blocks) {
+    const bytes = buffer.subarray(0, Math.min(BLOCK_BYTES, sizeBytes - block * BLOCK_BYTES))
+    const count = await data.read(bytes, block * BLOCK_BYTES)
+    if (count < bytes.length || !sidecar.fits(block, bytes))
+      throw new DfsError('corrupt', `block ${block} of an appender file fails its checksum`)
+  }
+}
+
+async function removeSidecar(disk: Disk, storePath: StorePath, file: FileNameParts): Promise<void> {
+  const path = sidecarPath(storePath.pathOf(file))
+  if ((await disk.stat(path)) === undefined) return
+  await disk.remove(path)
+  // A start that did the change again would not look at the blocks.
+  await disk.syncDirectory(dirname(path))
+}
+
+async function sizeOf(disk: Disk, path: string): Promise<number> {
+  const entry = await disk.stat(path)
+  return entry?.sizeBytes ?? 0
+}
+
+/** Copies a part into a file. */
+async function copy(disk: Disk, from: string, to: DiskFile, offset: number): Promise<void> {
   const part = await disk.open(from, 'read')
   const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
   let copied = 0
   try {
     for (;;) {
       const count = await part.read(buffer, copied)
-      if (count === 0) return copied
+      if (count === 0) return
       await to.write([buffer.subarray(0, count)], offset + copied)
       copied += count
     }
@@ -131,12 +179,11 @@ async function copy(disk: Disk, from: string, to: DiskFile, offset: number): Pro
   }
 }
 
-/** Sums all blocks from an offset on, of a file that has a new size. */
-async function sumAnew(data: DiskFile, sidecar: Sidecar, fromBytes: number, sizeBytes: number): Promise<void> {
-  sidecar.resize(sizeBytes)
+/** Sums the blocks that have changed, and no others: a bad one must not come to fit. */
+async function sumAnew(data: DiskFile, sidecar: Sidecar, fromBytes: number, untilBytes: number): Promise<void> {
   const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
-  for (let block = Math.floor(fromBytes / BLOCK_BYTES); block * BLOCK_BYTES < sizeBytes; block++) {
-    const wanted = Math.min(BLOCK_BYTES, sizeBytes - block * BLOCK_BYTES)
+  for (let block = Math.floor(fromBytes / BLOCK_BYTES); block * BLOCK_BYTES < untilBytes; block++) {
+    const wanted = Math.min(BLOCK_BYTES, sidecar.sizeBytes - block * BLOCK_BYTES)
     const count = await data.read(buffer.subarray(0, wanted), block * BLOCK_BYTES)
     sidecar.sum(block, buffer.fill(0, count, wanted).subarray(0, wanted))
   }

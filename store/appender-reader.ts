@@ -1,5 +1,4 @@
 /** An appender file that is read while it may change: by whole blocks that fit the sidecar of the moment. */
-import { crc32 } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
@@ -32,7 +31,7 @@ export class AppenderReader implements OpenFile {
     return turn(async () => {
       const file = await disk.open(path, 'read')
       try {
-        return new AppenderReader(disk, path, file, turn, await sidecarOf(disk, path))
+        return new AppenderReader(disk, path, file, turn, await Sidecar.read(disk, path))
       } catch (error) {
         await file.close()
         throw error
@@ -40,10 +39,12 @@ export class AppenderReader implements OpenFile {
     })
   }
 
-  /** As `StoredFile`; rejects with `unavailable` if the file was cut since. */
+  /** As `StoredFile`; rejects with `unavailable` or `not_found` if the file was cut or deleted since. */
   readBlocks(firstBlock: number, target: Buffer): Promise<Buffer> {
     return this.#turn(async () => {
-      const sidecar = await sidecarOf(this.#disk, this.#path)
+      // One that was deleted meanwhile is not damaged.
+      if ((await this.#disk.stat(this.#path)) === undefined) throw new DfsError('not_found')
+      const sidecar = await Sidecar.read(this.#disk, this.#path)
       if (sidecar.sizeBytes < this.sizeBytes) throw new DfsError('unavailable', 'the file was cut while it was read')
       const offsetBytes = firstBlock * BLOCK_BYTES
       const wanted = Math.min(target.length, sidecar.sizeBytes - offsetBytes)
@@ -51,7 +52,7 @@ export class AppenderReader implements OpenFile {
       for (let at = 0; at < wanted; at += BLOCK_BYTES) {
         const block = target.subarray(at, Math.min(at + BLOCK_BYTES, wanted))
         const index = firstBlock + at / BLOCK_BYTES
-        if (at + block.length > count || crc32(block) !== sidecar.sumOf(index))
+        if (at + block.length > count || !sidecar.fits(index, block))
           throw new DfsError('corrupt', `block ${index} of ${this.#path} fails its checksum`)
       }
       return target.subarray(0, Math.min(wanted, this.sizeBytes - offsetBytes))
@@ -64,10 +65,4 @@ export class AppenderReader implements OpenFile {
   async close(): Promise<void> {
     await this.#file.close()
   }
-}
-
-async function sidecarOf(disk: Disk, path: string): Promise<Sidecar> {
-  const sidecar = await Sidecar.read(disk, path)
-  if (sidecar === undefined) throw new DfsError('corrupt', `${path} has no sidecar that says what it is`)
-  return sidecar
 }

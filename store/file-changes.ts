@@ -1,6 +1,7 @@
 /** What happens to files of this source after they were made: one change of a name at a time, in the order they came. */
 import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, extensionOf, type FileNameParts } from '../protocol/file-id.ts'
+import { edgesOf } from './appender-files.ts'
 import { type Binlog, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import type { Effects } from './effects.ts'
@@ -75,21 +76,26 @@ export class FileChanges {
   }
 
   async writeAppender(name: string, part: IncomingFile, offset?: number): Promise<Stored | undefined> {
+    await this.#parts.seal(part)
     const { token, sizeBytes: bytes } = part
-    let isRecorded = false
+    let isKept = false
     try {
-      await this.#parts.seal(part)
-      return await this.#changeAppender(name, sizeBytes => {
-        const at = offset ?? sizeBytes
-        if (at > sizeBytes) throw new DfsError('bad_range', `the file has ${sizeBytes} bytes`)
-        isRecorded = true
-        return { op: offset === undefined ? 'A' : 'M', token, range: { offset: at, bytes } }
-      })
+      return await this.#changeAppender(
+        name,
+        sizeBytes => {
+          const at = offset ?? sizeBytes
+          if (at > sizeBytes) throw new DfsError('bad_range', `the file has ${sizeBytes} bytes`)
+          return { op: offset === undefined ? 'A' : 'M', token, range: { offset: at, bytes } }
+        },
+        () => {
+          isKept = true
+        },
+      )
     } catch (error) {
-      if (error instanceof NotRecordedError) isRecorded = false
+      if (error instanceof NotRecordedError) isKept = false
       throw error
     } finally {
-      if (!isRecorded) await part.discard()
+      if (!isKept) await part.discard()
     }
   }
 
@@ -133,10 +139,11 @@ export class FileChanges {
     return true
   }
 
-  /** Records what is to become of an appender file of so many bytes, and does it. */
+  /** Records what is to become of an appender file of so many bytes, and does it. `onRecord` is called when it may be recorded. */
   #changeAppender(
     name: string,
     change: (sizeBytes: number) => Pick<RecordDraft, 'op' | 'token'> & { range: { offset: number; bytes: number } },
+    onRecord: () => void = ignore,
   ): Promise<Stored | undefined> {
     const { store, paths, binlog, effects } = this.#parts
     const file = admitAppender(name)
@@ -144,17 +151,28 @@ export class FileChanges {
     return this.#turns.take(name, async () => {
       const opened = await store.open(name)
       if (opened === undefined) return undefined
-      await opened.close()
-      const draft = change(opened.sizeBytes)
+      const draft = await prepared(opened, change).finally(() => opened.close())
       const at = { offset: draft.range.offset, token: draft.token }
       let sequence = 0
       await binlog.append(place => {
+        onRecord()
         sequence = place.sequence
         return { ...draft, name, effect: () => effects.change(path, file, sequence, at) }
       })
       return { name, sequence }
     })
   }
+}
+
+/** What a change of an open file is, if it can be done: what it would build on is good. */
+async function prepared<T extends { range: { offset: number; bytes: number } }>(
+  file: OpenFile,
+  change: (sizeBytes: number) => T,
+): Promise<T> {
+  const draft = change(file.sizeBytes)
+  const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
+  for (const block of edgesOf(draft.range, file.sizeBytes)) await file.readBlocks(block, buffer)
+  return draft
 }
 
 /** Throws `bad_request` unless a name is that of an appender file. */
@@ -169,3 +187,5 @@ async function copyBlocks(from: OpenFile, to: IncomingFile): Promise<void> {
   for (let block = 0; block * BLOCK_BYTES < from.sizeBytes; block++)
     await to.write(await from.readBlocks(block, buffer))
 }
+
+function ignore(): void {}

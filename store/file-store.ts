@@ -92,23 +92,11 @@ export class FileStore implements Store {
     this.epoch = identity.epoch
     this.incarnation = identity.incarnation
     this.#lives = lives
-    this.#hotFiles = new HotFiles(options.hotFileBytes)
-    this.#slotSpace = new SlotSpace(catalogue, recovered, paths, identity, world.clock, reuse)
-    const { hotFiles, slotSpace } = { hotFiles: this.#hotFiles, slotSpace: this.#slotSpace }
-    this.#effects = new Effects({
-      ...{ disk, log, paths, slotSpace, hotFiles, appenders: this.#appenders, onPhase },
-      onChange: () => this.#checkpoints.noteChange(),
-    })
-    const applier = new ShipmentApplier({
-      ...{ paths, slotSpace, effects: this.#effects },
-      binlog: () => this.#binlog,
-      seal: file => this.#seal(file),
-      onApplied: () => {
-        counters.last_sync_update = Math.floor(world.clock.wallMs() / 1000)
-      },
-    })
-    this.#applied = new AppliedRecords(recovered.positions, applier)
-    const slotWriter = new SlotWriter(identity.storageId, paths, this.#slotSpace, recovered.slots, onPhase)
+    const hotFiles = new HotFiles(options.hotFileBytes)
+    this.#hotFiles = hotFiles
+    const slotSpace = new SlotSpace(catalogue, recovered, paths, identity, world.clock, reuse)
+    this.#slotSpace = slotSpace
+    const slotWriter = new SlotWriter(identity.storageId, paths, slotSpace, recovered.slots, onPhase)
     const binlog = new Binlog(world.disk, world.clock, {
       ...recovered,
       directory: binlogDirectory(dataDirectory),
@@ -116,24 +104,35 @@ export class FileStore implements Store {
       syncs: durability === 'fsync',
       slotKeeper: slotWriter,
     })
-    this.#binlog = binlog
-    this.#changes = new FileChanges({
-      ...{ store: this, paths, binlog, effects: this.#effects },
-      seal: file => this.#seal(file),
-      record: (file, name) => this.#record(file, undefined, () => name),
-    })
-    this.#checkpoints = new Checkpoints({
-      ...{ disk: world.disk, dataDirectory, log, binlog, paths, catalogue, slotSpace: this.#slotSpace },
+    const checkpoints = new Checkpoints({
+      ...{ disk: world.disk, dataDirectory, log, binlog, paths, catalogue, slotSpace },
       positions: () => this.positions,
       slotEnds: () => slotWriter.ends,
       onCovered: sequence => this.#appenders.forget(sequence),
     })
+    this.#checkpoints = checkpoints
+    const effects = new Effects({
+      ...{ disk, log, paths, slotSpace, hotFiles, appenders: this.#appenders, onPhase },
+      onChange: () => checkpoints.noteChange(),
+    })
+    this.#effects = effects
+    const seal = (file: IncomingFile) => this.#seal(file)
+    const onApplied = () => {
+      counters.last_sync_update = Math.floor(world.clock.wallMs() / 1000)
+    }
+    const applier = new ShipmentApplier({ paths, slotSpace, effects, binlog, seal, onApplied })
+    this.#applied = new AppliedRecords(recovered.positions, applier)
+    this.#changes = new FileChanges({
+      ...{ store: this, paths, binlog, effects, seal },
+      record: (file, name) => this.#record(file, undefined, () => name),
+    })
+    this.#binlog = binlog
     for (const { uploadId, ...stored } of recovered.uploads) this.#uploads.set(uploadId, Promise.resolve(stored))
     const { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries } = recovered
     this.recovery = { checkpointDamaged, redone, tornBytes, damagedLines, orphans, missing, removedTemporaries }
     binlog.onFlush(({ sequence }) => {
-      this.#slotSpace.flushed()
-      this.#checkpoints.noteFlush(sequence)
+      slotSpace.flushed()
+      checkpoints.noteFlush(sequence)
     })
   }
 

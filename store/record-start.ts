@@ -21,7 +21,8 @@ export async function recordStart(
   if (skipped > 0) await binlog.append(() => ({ op: 'S', name: '-' }))
   if (previousEpoch !== undefined) {
     for await (const page of readEpoch(previousEpoch)) {
-      const own = page.map(({ record }) => record).filter(isShipped)
+      // The file of an appender's creation is shipped as it is now: its changes tell nothing more.
+      const own = page.map(({ record }) => record).filter(record => isShipped(record) && record.range === undefined)
       await binlog.appendAll(() => own.map(({ op, name }) => ({ op, name })))
     }
   }

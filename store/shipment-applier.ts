@@ -17,7 +17,7 @@ export interface ApplierParts {
   readonly paths: StorePaths
   readonly slotSpace: SlotSpace
   readonly effects: Effects
-  readonly binlog: () => Binlog
+  readonly binlog: Binlog
   readonly seal: (file: IncomingFile) => Promise<void>
   readonly onApplied: () => void
 }
@@ -55,7 +55,7 @@ export class ShipmentApplier implements Applier {
   }
 
   async append(shipments: readonly Shipment[]): Promise<void> {
-    const appended = this.#parts.binlog().appendAll(() => shipments.map(shipment => this.#draftOf(shipment)))
+    const appended = this.#parts.binlog.appendAll(() => shipments.map(shipment => this.#draftOf(shipment)))
     await appended.catch(async error => {
       if (error instanceof NotRecordedError) await allDone(shipments.map(discard))
       throw error
@@ -102,7 +102,7 @@ export class ShipmentApplier implements Applier {
     if (part === undefined && record.op !== 'T') return change
     const { effects, binlog } = this.#parts
     const effect = () =>
-      effects.change(path, file, binlog().reach.given, { offset, token }).catch(error => {
+      effects.change(path, file, binlog.reach.given, { offset, token }).catch(error => {
         // Our copy is damaged, and reads so: that must not keep all that follows from us.
         if (!(error instanceof DfsError)) throw error
       })

@@ -1,6 +1,6 @@
 /**
- * The sidecar of a plain file of more than one block, and of every slave and appender file: a CRC32 for each block, so that any range can
- * be checked before it is sent. Together they make the CRC32 in its name, which alone covers a plain file of one block. The
+ * The sidecar of a plain file of more than one block, and of every slave and appender file: a CRC32 for each block, so that
+ * any range can be checked before it is sent. Together they make the CRC32 in its name, which alone covers a plain file of one block. The
  * names of the others tell nothing of their bytes: their size stands here alone.
  *
  *     <name>~sum
@@ -15,6 +15,7 @@
  * `~` is in no file name, so a sidecar is never taken for a file.
  */
 import { crc32, crc32c } from '@node-rs/crc32'
+import { DfsError } from '../protocol/errors.ts'
 import { readInt64, writeInt64 } from '../protocol/frame.ts'
 import type { Disk } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
@@ -86,16 +87,18 @@ export class Sidecar {
     this.#bytes = bytes
   }
 
-  /** Reads the sidecar of a file; undefined if there is none, or it is none of the version that tells of it. */
-  static async read(disk: Disk, path: string): Promise<Sidecar | undefined> {
-    if ((await disk.stat(sidecarPath(path))) === undefined) return undefined
+  /** Reads the sidecar of a file. Rejects with `corrupt` if there is none, or none that tells of the file. */
+  static async read(disk: Disk, path: string): Promise<Sidecar> {
+    const missing = new DfsError('corrupt', `${path} has no sidecar that says what it is`)
+    if ((await disk.stat(sidecarPath(path))) === undefined) throw missing
     const file = await disk.open(sidecarPath(path), 'read')
     try {
       const bytes = Buffer.alloc(await file.sizeBytes())
-      if ((await file.read(bytes, 0)) < SIDECAR_HEADER_BYTES) return undefined
+      if ((await file.read(bytes, 0)) < SIDECAR_HEADER_BYTES) throw missing
       const sidecar = new Sidecar(bytes)
       const isWhole = bytes.length >= crcOffset(blockCount(sidecar.sizeBytes))
-      return isWhole && sumOfBlocks(bytes, sidecar.sizeBytes) === crc32 ? sidecar : undefined
+      if (!isWhole || sumOfBlocks(bytes, sidecar.sizeBytes) !== crc32) throw missing
+      return sidecar
     } finally {
       await file.close()
     }
@@ -128,8 +131,9 @@ export class Sidecar {
     this.#bytes = bytes
   }
 
-  sumOf(block: number): number {
-    return this.#bytes.readUInt32BE(crcOffset(block))
+  /** Whether these are the bytes of a block. */
+  fits(block: number, bytes: Uint8Array): boolean {
+    return crc32(bytes) === this.#bytes.readUInt32BE(crcOffset(block))
   }
 
   sum(block: number, bytes: Uint8Array): void {

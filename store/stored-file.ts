@@ -64,9 +64,7 @@ export class StoredFile {
   static async openSlave(disk: Disk, path: string): Promise<StoredFile> {
     const file = await disk.open(path, 'read')
     try {
-      const sidecar = await Sidecar.read(disk, path)
-      if (sidecar === undefined) throw new DfsError('corrupt', `${path} has no sidecar that says what it is`)
-      const { sizeBytes, crc32 } = sidecar
+      const { sizeBytes, crc32 } = await Sidecar.read(disk, path)
       return new StoredFile(disk, path, file, { sizeBytes, crc32, isNamed: false })
     } catch (error) {
       await file.close()

@@ -193,7 +193,9 @@ async function nextPiece(context: PortContext, name: string, pieces: AsyncGenera
   try {
     return (await pieces.next()).value ?? NOTHING
   } catch (error) {
-    noteCorruption(context, name)
+    const isBad = !(error instanceof DfsError) || error.code === 'corrupt'
+    if (isBad) noteCorruption(context, name)
+    // One that was cut or deleted while it was read is not bad.
     if (error instanceof DfsError) throw error
     // A piece that cannot be read at all is treated as one that reads wrong.
     throw new DfsError('corrupt', `${name} cannot be read`, { cause: error })

@@ -63,8 +63,8 @@ async function metadataOf(
     try {
       return await askSource(context, request, file, ask)
     } catch (error) {
-      // Then what is here is the best there is.
-      if (toDfsError(error).code !== 'unavailable') throw error
+      // A source that cannot tell leaves what is here as the best there is; one that knows is believed.
+      if (toDfsError(error).code === 'not_found') throw error
     }
   }
   if (!(await store.has(id.name))) return askAbout(context, request, { name: id.name, file }, ask)

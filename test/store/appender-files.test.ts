@@ -269,6 +269,76 @@ describe('appender files of a store', function () {
     expect(await rejection(read(crashed.store, name))).to.have.property('code', 'corrupt')
   })
 
+  it('never take a bad block for good because something near it was changed', async () => {
+    const { store } = opened
+    const content = contentOf(4 * BLOCK_BYTES)
+    const name = await create(store, content)
+    const { directory, baseName } = decodeFileName(name)
+    const path = join(workshop.path, 'data', 'store', 'data', directory, baseName)
+    const flip = async (at: number) => {
+      const bytes = await readFile(path)
+      bytes[at]! ^= 1
+      await writeFile(path, bytes)
+    }
+    const blockIsGood = async (block: number) => {
+      const file = (await store.open(name))!
+      const found = await file.readBlocks(block, Buffer.alloc(BLOCK_BYTES)).catch(error => error.code)
+      await file.close()
+      return found !== 'corrupt'
+    }
+    await flip(3 * BLOCK_BYTES + 5)
+    await write(store, name, contentOf(10, 2), 100)
+    expect(await blockIsGood(0), 'the block that was changed').to.equal(true)
+    expect(await blockIsGood(3), 'a later one that is bad').to.equal(false)
+    const before = await recordsOf(store)
+    expect(await rejection(write(store, name, contentOf(10, 3), 3 * BLOCK_BYTES))).to.have.property('code', 'corrupt')
+    expect(await rejection(store.truncateAppender(name, 3 * BLOCK_BYTES + 50))).to.have.property('code', 'corrupt')
+    expect((await recordsOf(store)).length, 'nothing is recorded').to.equal(before.length)
+    expect(await temporaries()).to.have.lengthOf(1)
+    // Written over as a whole it is good again.
+    await write(store, name, contentOf(BLOCK_BYTES, 4), 3 * BLOCK_BYTES)
+    expect(await blockIsGood(3)).to.equal(true)
+  })
+
+  it('are not read at a peer that lacks one of their changes, though the blocks beside it are good', async () => {
+    const source = await workshop.open('source', { storageId: OTHER_ID })
+    const name = await create(source.store, contentOf(4 * BLOCK_BYTES))
+    await write(source.store, name, contentOf(2 * BLOCK_BYTES, 2), 100)
+    const file = decodeFileName(name)
+    const records = (await recordsOf(source.store)).filter(({ op }) => op !== 'S')
+    const [created, modified] = records.map((record, i) => {
+      const origin = { storageId: OTHER_ID, epoch: record.epoch, sequence: record.sequence }
+      return { origin, previous: i === 0 ? 0 : records[i - 1]!.sequence, record, file }
+    })
+    const { store } = opened
+    const whole = contentOf(4 * BLOCK_BYTES)
+    await store.apply([
+      { shipped: created!, content: await fill(await store.receive(0, whole.length, 'appender'), whole) },
+    ])
+    const path = join(workshop.path, 'data', 'store', 'data', file.directory, file.baseName)
+    const bytes = await readFile(path)
+    bytes[50]! ^= 1
+    await writeFile(path, bytes)
+    const change = contentOf(2 * BLOCK_BYTES, 2)
+    await store.apply([
+      { shipped: modified!, content: await fill(await store.receive(0, change.length, 'part'), change) },
+    ])
+    expect(store.position(OTHER_ID)?.sequence).to.equal(modified!.origin.sequence)
+    expect(await rejection(read(store, name)), 'also block 1, which has the old bytes').to.have.property(
+      'code',
+      'corrupt',
+    )
+  })
+
+  it('tell of a file that is deleted while it is read, not of a bad one', async () => {
+    const { store } = opened
+    const name = await create(store, contentOf(2 * BLOCK_BYTES))
+    const file = (await store.open(name))!
+    await store.delete(name)
+    expect(await rejection(file.readBlocks(0, Buffer.alloc(BLOCK_BYTES)))).to.have.property('code', 'not_found')
+    await file.close()
+  })
+
   it('come to the same at a peer, however late it gets the bytes of each change', async () => {
     let run = 0
     await fc.assert(
