@@ -16,9 +16,10 @@ import { CHECKPOINT_MS } from '../../store/checkpoints.ts'
 import { openDirectory } from '../../store/data-directory.ts'
 import { FileStore } from '../../store/file-store.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
-import { contentOf, fill, optionsOf, upload } from '../store/store-fixture.ts'
+import { contentOf, download, fill, optionsOf, upload } from '../store/store-fixture.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import { LazyDisk } from './lazy-disk.ts'
+import { mortalDisk } from './mortal-disk.ts'
 
 const TIMEOUT_MS = 60_000
 const SEGMENT_FILE_BYTES_MAX = 1_000
@@ -55,7 +56,7 @@ describe('a store of files that change, and dies at each of its syncs in turn', 
       for (let isOver = false; !isOver; syncs++) {
         rmSync(root, { recursive: true, force: true })
         const promised: Promised = new Map()
-        const { disk, dead } = mortalDisk(syncs + 1)
+        const { disk, dead } = mortalDisk(root, syncs + 1)
         const last = await Promise.race([live(disk, promised), dead])
         const random = new SeededRandom(`${seed} ${syncs}`)
         if (end === 'in order' || end === 'in any order') disk.tear(random, end)
@@ -68,23 +69,6 @@ describe('a store of files that change, and dies at each of its syncs in turn', 
       }
       expect(syncs).to.be.above(40)
     })
-  }
-
-  /** A disk that is dead when a sync is about to take effect, and says at which. */
-  function mortalDisk(sync: number): { disk: LazyDisk; dead: Promise<string> } {
-    let left = sync
-    let onDeath: (last: string) => void
-    const dead = new Promise<string>(resolve => {
-      onDeath = resolve
-    })
-    const disk: LazyDisk = new LazyDisk(root, {
-      onSync: path => {
-        if (--left > 0) return
-        disk.die()
-        onDeath(`sync ${sync} of ${path.slice(root.length)}`)
-      },
-    })
-    return { disk, dead }
   }
 
   /** A short life, with checkpoints in between. */
@@ -199,17 +183,7 @@ describe('a store of files that change, and dies at each of its syncs in turn', 
   async function stateOf(store: FileStore, name: string): Promise<State> {
     const file = decodeFileName(name)
     const metadata = (await store.readMetadata(file))?.toString()
-    if (file.slot !== undefined) {
-      const content = await store.read(name, file, Buffer.alloc(file.slot.slotBytes))
-      return { content: content && Buffer.from(content), metadata }
-    }
-    const opened = await store.open(name)
-    if (opened === undefined) return { content: undefined, metadata }
-    const pieces: Buffer[] = []
-    for (let block = 0; block * BLOCK_BYTES < opened.sizeBytes; block++)
-      pieces.push(await opened.readBlocks(block, Buffer.alloc(BLOCK_BYTES)))
-    await opened.close()
-    return { content: Buffer.concat(pieces), metadata }
+    return { content: await download(store, name), metadata }
   }
 
   async function openOn(disk: LazyDisk): Promise<Opened> {

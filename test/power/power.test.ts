@@ -18,6 +18,7 @@ import { contentOf, download, fill, optionsOf, STORAGE_ID, sumOf, upload } from 
 import { VirtualClock } from '../virtual-clock.ts'
 import { audit } from './audit.ts'
 import { LazyDisk } from './lazy-disk.ts'
+import { mortalDisk } from './mortal-disk.ts'
 import { powerCuts } from './power-cuts.ts'
 
 /** Of one block and of more. */
@@ -73,7 +74,7 @@ describe('power', function () {
         for (let sync = 1, isOver = false; !isOver; sync++) {
           rmSync(root, { recursive: true, force: true })
           const promised: Promised = { files: new Map(), applied: 0 }
-          const { disk, dead } = mortalDisk(sync)
+          const { disk, dead } = mortalDisk(root, sync)
           const last = await Promise.race([live(disk, promised), dead])
           const random = new SeededRandom(`${seed} ${sync}`)
           if (end === 'something') disk.tear(random.fork('tear'), random.pick(['in order', 'in any order']))
@@ -86,23 +87,6 @@ describe('power', function () {
           isOver = last === undefined
         }
       })
-    }
-
-    /** A disk that is dead when a sync is about to take effect, and says at which. */
-    function mortalDisk(sync: number): { disk: LazyDisk; dead: Promise<string> } {
-      let left = sync
-      let onDeath: (last: string) => void
-      const dead = new Promise<string>(resolve => {
-        onDeath = resolve
-      })
-      const disk: LazyDisk = new LazyDisk(root, {
-        onSync: path => {
-          if (--left > 0) return
-          disk.die()
-          onDeath(`sync ${sync} of ${path.slice(root.length)}`)
-        },
-      })
-      return { disk, dead }
     }
 
     /** A short life: files of its own and of another source, before and after a delete. */

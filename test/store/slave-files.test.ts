@@ -5,7 +5,7 @@ import { expect } from 'chai'
 import { decodeFileName, slaveNameOf } from '../../protocol/file-id.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import type { Store } from '../../store/store.ts'
-import { contentOf, fill, type OpenStore, rejection, SIZES, sumOf, upload, Workshop } from './store-fixture.ts'
+import { contentOf, fill, type OpenStore, readSummed, rejection, SIZES, upload, Workshop } from './store-fixture.ts'
 
 const OPTIONS = { segmentFileBytesMax: 1_000 }
 
@@ -24,19 +24,7 @@ describe('slave files of a store', () => {
   async function create(store: Store, content: Buffer): Promise<void> {
     await store.createSlave(await fill(await store.receive(0, content.length, 'slave'), content), name)
   }
-  async function read(store: Store): Promise<Buffer | undefined> {
-    const file = await store.open(name)
-    if (file === undefined) return undefined
-    try {
-      const pieces: Buffer[] = []
-      for (let block = 0; block * BLOCK_BYTES < file.sizeBytes; block++)
-        pieces.push(await file.readBlocks(block, Buffer.alloc(BLOCK_BYTES)))
-      expect(file.crc32).to.equal(sumOf(Buffer.concat(pieces)))
-      return Buffer.concat(pieces)
-    } finally {
-      await file.close()
-    }
-  }
+  const read = (store: Store) => readSummed(store, name)
   const again = async (directory: string) => (await workshop.open(directory, OPTIONS)).store
   const pathOf = (directory: string) => {
     const file = decodeFileName(name)

@@ -3,6 +3,7 @@ import { cp, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { crc32 } from '@node-rs/crc32'
+import { expect } from 'chai'
 import { decodeFileName } from '../../protocol/file-id.ts'
 import { STORE_PATH_ANY } from '../../protocol/storage-messages.ts'
 import { silentLog } from '../../runtime/log.ts'
@@ -164,6 +165,15 @@ export async function download(store: Store, name: string): Promise<Buffer | und
   if (parts.slot !== undefined) return store.read(name, parts, Buffer.alloc(parts.slot.slotBytes))
   const file = await store.open(name)
   return file && readAll(file)
+}
+
+/** Reads a file whose sum stands in its sidecar alone, and holds it against that. */
+export async function readSummed(store: Store, name: string): Promise<Buffer | undefined> {
+  const file = await store.open(name)
+  if (file === undefined) return undefined
+  const content = await readAll(file)
+  expect(file.crc32, name).to.equal(sumOf(content))
+  return content
 }
 
 /** Reads a whole file and closes it. */
