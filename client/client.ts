@@ -167,15 +167,17 @@ export class Client {
     const source = await openSource(this.#world.disk, input)
     try {
       let uploadId = options.uploadId ?? this.#newUploadId()
-      return await this.#retry({ ...options, isRepeatable: () => source.repeatable }, async () => {
+      const isRepeatable = () => source.repeatable
+      const attempt = async () => {
         try {
-          return await this.#uploadOnce(source, { ...options, extension, uploadId })
+          return await this.#uploadOnce(source, options, { extension, uploadId })
         } catch (error) {
           // The name that this upload id stands for is not our file's: the next attempt is another upload.
           if (toDfsError(error).code === 'digest_mismatch') uploadId = this.#newUploadId()
           throw error
         }
-      })
+      }
+      return await this.#retry(options, attempt, isRepeatable)
     } finally {
       await source.close()
     }
@@ -375,7 +377,7 @@ export class Client {
       const { sizeBytes } = source
       if (sizeBytes === undefined) throw new LocalError('the size of the input has to be known', { cause: undefined })
       const isRepeatable = () => source.repeatable
-      return await this.#retry({ ...options, isRepeatable }, count => attempt(source, sizeBytes, count))
+      return await this.#retry(options, count => attempt(source, sizeBytes, count), isRepeatable)
     } finally {
       await source.close()
     }
@@ -432,9 +434,10 @@ export class Client {
 
   async #uploadOnce(
     source: UploadSource,
-    options: UploadOptions & { extension: string; uploadId: string },
+    options: UploadOptions,
+    { extension, uploadId }: { extension: string; uploadId: string },
   ): Promise<Uploaded> {
-    const { group, key, uploadId, ack } = options
+    const { group, key, ack, ackTimeoutMs } = options
     const wanted = { ...(group === undefined ? {} : { group }), ...(key === undefined ? {} : { key }) }
     const route = await this.#routes.forUpload(wanted, uploadId)
     const pool = ack === undefined || ack === 'one' ? this.#pool : this.#waitingPool
@@ -454,7 +457,8 @@ export class Client {
         throw error
       }
     }
-    const send = (client: FrameClient) => sendUpload(client, source, options, sendAll)
+    const send = (client: FrameClient) =>
+      sendUpload(client, source, { extension, uploadId, ack, ackTimeoutMs }, sendAll)
     const answer = await this.#onFirst(route.servers, send, pool).catch(error => {
       if (toDfsError(error).code === 'ack_timeout') this.#routes.keep(uploadId, route)
       throw ours ?? error
@@ -526,8 +530,8 @@ export class Client {
     return this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
   }
 
-  #retry<T>(options: RequestOptions & { isRepeatable?: () => boolean }, attempt: (count: number) => Promise<T>) {
-    const { signal, onRetry, isRepeatable } = options
+  #retry<T>(options: RequestOptions, attempt: (count: number) => Promise<T>, isRepeatable?: () => boolean) {
+    const { signal, onRetry } = options
     const { clock, random } = this.#world
     return retry({ timers: this.#timers, clock, random, signal, onRetry, isRepeatable }, attempt)
   }
@@ -537,7 +541,7 @@ export class Client {
 async function sendUpload(
   client: FrameClient,
   source: UploadSource,
-  { extension, uploadId, ack, ackTimeoutMs }: UploadOptions & { extension: string; uploadId: string },
+  { extension, uploadId, ack, ackTimeoutMs }: UploadHead & { extension: string },
   sendAll: (send: (piece: Uint8Array) => Promise<void>) => Promise<void>,
 ): Promise<Buffer> {
   const head: UploadHead = { uploadId, ack, ackTimeoutMs }
@@ -557,7 +561,7 @@ async function sendUpload(
   }
   return client.exchangeStream(
     COMMANDS.uploadStream,
-    writeUploadStream({ ...head, storePathIndex: STORE_PATH_ANY, extension }),
+    writeUploadStream({ uploadId, ack, ackTimeoutMs, storePathIndex: STORE_PATH_ANY, extension }),
     COMMANDS.data,
     sendAll,
   )

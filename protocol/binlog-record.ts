@@ -41,6 +41,12 @@ export interface RecordOrigin extends BinlogPosition {
   readonly storageId: number
 }
 
+/** Bytes of a file. */
+export interface ByteRange {
+  readonly offset: number
+  readonly bytes: number
+}
+
 export interface BinlogRecord extends BinlogPosition {
   readonly batch: number
   readonly timeMs: number
@@ -49,7 +55,7 @@ export interface BinlogRecord extends BinlogPosition {
   /** The temporary file the bytes wait in, or undefined: the file is gone already, or the op has none. */
   readonly token: string | undefined
   /** Which bytes of an appender file; none of them, and where its new end is, of one that is truncated. */
-  readonly range?: { readonly offset: number; readonly bytes: number } | undefined
+  readonly range?: ByteRange | undefined
   /** The bytes are in the slot that the name says. */
   readonly inSlot?: boolean | undefined
   /** Another file of the source was in the slot before, and was deleted. */
@@ -93,7 +99,8 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
   const [, epoch, sequence, batch, timeMs, op, name, extent, storageId, originEpoch, originSequence, uploadId, check] =
     match
   if (checkOf(line.slice(0, -9)) !== check) return undefined
-  const [part, place] = extent!.split('@')
+  // Most are of one character: where the bytes are in a segment, or none.
+  const [part, place] = extent!.length > 1 ? extent!.split('@') : []
   const isReused = extent === 'r'
   return {
     epoch: Number(epoch),
@@ -103,7 +110,7 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
     op: op as BinlogOp,
     name: name!,
     token: part?.startsWith('t:') ? part.slice(2) : undefined,
-    ...(place !== undefined && { range: rangeOf(place) }),
+    range: place === undefined ? undefined : rangeOf(place),
     inSlot: isReused || extent === 's' ? true : undefined,
     reused: isReused ? true : undefined,
     lacksFile: extent === '!' ? true : undefined,
@@ -115,7 +122,7 @@ export function decodeRecord(line: string): BinlogRecord | undefined {
   }
 }
 
-function rangeOf(place: string): { offset: number; bytes: number } {
+function rangeOf(place: string): ByteRange {
   const [offset, bytes] = place.split('+')
   return { offset: Number(offset), bytes: Number(bytes) }
 }

@@ -14,6 +14,7 @@ import { allDone } from './all-done.ts'
 import { IncomingFile } from './incoming-file.ts'
 import { IncomingMetadata } from './metadata-file.ts'
 import { positionAfter } from './recovery.ts'
+import { SlotRanges } from './slot-ranges.ts'
 import type { Shipment, ShippedRecord } from './store.ts'
 
 /** What a store does with a shipment. */
@@ -35,7 +36,7 @@ const ORIGIN: BinlogPosition = { epoch: 0, sequence: 0 }
 interface Part {
   readonly shipments: Shipment[]
   /** Slots that they are about. */
-  readonly slots: string[]
+  readonly slots: SlotRanges
   /** Something before is about one of their slots. */
   readonly waits: boolean
 }
@@ -48,8 +49,11 @@ export class AppliedRecords {
   readonly #enqueued = new Map<number, { at: BinlogPosition; done: Promise<unknown> }>()
   /** Resolves when the records before have been given to the binlog, by source. */
   readonly #turns = new Map<number, Promise<void>>()
-  /** Slots that records on their way are about, and the last part they are in. */
-  readonly #slots = new Map<string, Part>()
+  /**
+   * Those that are not over. An array, for a map that fills and empties with each run makes garbage that refers to garbage
+   * that came later: V8's young generation then takes all of it for alive, and a major collection follows each half second.
+   */
+  readonly #parts: Part[] = []
 
   constructor(positions: Map<number, SourcePosition>, applier: Applier) {
     this.#positions = positions
@@ -75,7 +79,7 @@ export class AppliedRecords {
     for (const part of parts) {
       const { turn, done } = this.#applyPart(source, part, before)
       before = turn
-      all.push(done.finally(() => this.#forgetSlots(part)))
+      all.push(done.finally(() => this.#parts.splice(this.#parts.indexOf(part), 1)))
     }
     this.#turns.set(source, before!)
     await allDone(all)
@@ -104,26 +108,24 @@ export class AppliedRecords {
 
   /** Cuts a run in front of each file whose slot something before it is about. */
   #partsOf(shipments: readonly Shipment[]): Part[] {
-    let part: Part = { shipments: [], slots: [], waits: false }
+    let part = this.#newPart(false)
     const parts = [part]
     for (const shipment of shipments) {
       const { file } = shipment.shipped
-      if (file.slot !== undefined) {
-        const slot = `${file.storageId} ${file.storePathIndex} ${file.slot.segmentId} ${file.slot.offsetBytes}`
-        if (shipment.content !== undefined && this.#slots.has(slot)) {
-          part = { shipments: [], slots: [], waits: true }
-          parts.push(part)
-        }
-        this.#slots.set(slot, part)
-        part.slots.push(slot)
+      if (shipment.content !== undefined && this.#parts.some(({ slots }) => slots.has(file))) {
+        part = this.#newPart(true)
+        parts.push(part)
       }
+      part.slots.add(file)
       part.shipments.push(shipment)
     }
     return parts
   }
 
-  #forgetSlots(part: Part): void {
-    for (const slot of part.slots) if (this.#slots.get(slot) === part) this.#slots.delete(slot)
+  #newPart(waits: boolean): Part {
+    const part = { shipments: [], slots: new SlotRanges(), waits }
+    this.#parts.push(part)
+    return part
   }
 
   /** Gives those to the binlog that are not there already; resolves when all are durable. */
@@ -143,8 +145,9 @@ export class AppliedRecords {
     const done = allDone([last.done, ...known, appended]).then(() => {
       const last = fresh.at(-1)?.shipped
       if (last === undefined) return
+      const { origin, record } = last
       const lacksFile = fresh.some(({ shipped }) => shipped.lacksFile)
-      this.#positions.set(source, positionAfter(this.#positions.get(source), { ...last, lacksFile }))
+      this.#positions.set(source, positionAfter(this.#positions.get(source), { origin, record, lacksFile }))
     })
     const entry = { at, done }
     this.#enqueued.set(source, entry)

@@ -96,7 +96,8 @@ export async function* readPages(
     const page: BinlogLine[] = []
     let start = 0
     for (let feed = buffer.indexOf(LINE_FEED); feed >= 0 && feed < count; feed = buffer.indexOf(LINE_FEED, start)) {
-      page.push({ offsetBytes: offset + start, ...recordIn(buffer, start, feed) })
+      const text = buffer.toString('latin1', start, feed)
+      page.push({ offsetBytes: offset + start, record: decodeRecord(text), text })
       start = feed + 1
     }
     const last = count < wanted || offset + count >= untilBytes
@@ -142,9 +143,4 @@ async function firstRecordFrom(file: DiskFile, offsetBytes: number) {
     if (line.record !== undefined) return { offsetBytes: line.offsetBytes, record: line.record }
   }
   return undefined
-}
-
-function recordIn(buffer: Buffer, start: number, end: number) {
-  const text = buffer.toString('latin1', start, end)
-  return { record: decodeRecord(text), text }
 }

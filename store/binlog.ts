@@ -27,8 +27,8 @@ export interface RecordDraft {
   readonly op: BinlogOp
   readonly name: string
   readonly token?: string | undefined
-  readonly range?: BinlogRecord['range']
-  readonly inSlot?: boolean
+  readonly range?: BinlogRecord['range'] | undefined
+  readonly inSlot?: boolean | undefined
   readonly reused?: boolean | undefined
   readonly lacksFile?: boolean | undefined
   readonly origin?: RecordOrigin | undefined

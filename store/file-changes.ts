@@ -157,7 +157,7 @@ export class FileChanges {
       await binlog.append(place => {
         onRecord()
         sequence = place.sequence
-        return { ...draft, name, effect: () => effects.change(path, file, sequence, at) }
+        return { name, ...draft, effect: () => effects.change(path, file, sequence, at) }
       })
       return { name, sequence }
     })

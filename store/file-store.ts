@@ -449,11 +449,13 @@ export class FileStore implements Store {
 
   async #pack(bytes: Buffer, upload: PackedUpload): Promise<Stored> {
     if (this.failure !== undefined) throw new DfsError('unavailable', 'this storage server takes no changes now')
+    const { storageId } = this
     const { sizeBytes, extension, uploadId } = upload
     const slotBytes = slotBytesFor(sizeBytes)
     const path = this.#paths.choose(upload.storePathIndex, slotBytes, ({ index }) =>
       this.#slotSpace.hasFree(index, slotBytes),
     )
+    const { index: storePathIndex } = path
     let stored: Stored = { name: '', sequence: 0 }
     let slot: SlotBytes | undefined
     try {
@@ -464,12 +466,11 @@ export class FileStore implements Store {
           timeS: createTimeS,
           sequence,
         })
-        const place = { storePathIndex: path.index, storageId: this.storageId, segmentId, offsetBytes }
         const header = { slotBytes, sizeBytes, crc32: upload.crc32, createTimeS, tail: this.#tailOf(extension) }
         writeSlotHeader(bytes, header)
-        const name = nameOfSlot(place, header)
+        slot = { storePathIndex, storageId, segmentId, offsetBytes, bytes: bytes.subarray(0, slotBytes), reused }
+        const name = nameOfSlot(slot, header)
         stored = { name, sequence }
-        slot = { ...place, bytes: bytes.subarray(0, slotBytes), reused }
         return { op: 'C', name, inSlot: true, reused, uploadId, slot }
       })
       return stored

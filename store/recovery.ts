@@ -199,7 +199,11 @@ export function positionAfter(
     lacksFile,
   }: { origin: RecordOrigin; record: { timeMs: number }; lacksFile?: boolean | undefined },
 ): SourcePosition {
-  return { ...origin, timeMs, ...(before?.incomplete || lacksFile ? { incomplete: true } : {}) }
+  const { storageId, epoch, sequence } = origin
+  const isIncomplete = before?.incomplete || lacksFile
+  return isIncomplete
+    ? { storageId, epoch, sequence, timeMs, incomplete: true }
+    : { storageId, epoch, sequence, timeMs }
 }
 
 /**

@@ -64,29 +64,50 @@ export class ShipmentApplier implements Applier {
   }
 
   #draftOf({ shipped, content }: Shipment): RecordDraft {
-    const { effects, paths } = this.#parts
-    const { origin, record, file, lacksFile } = shipped
+    const { origin, record, lacksFile } = shipped
     const { name, timeMs, uploadId } = record
+    const { token, range, inSlot, reused, slot, effect } = this.#workOf({ shipped, content })
+    return {
+      op: LOWER[record.op]!,
+      name,
+      token,
+      range,
+      inSlot,
+      reused,
+      lacksFile,
+      origin,
+      uploadId,
+      slot,
+      timeMs,
+      effect,
+    }
+  }
+
+  /** What is to be written and done for a record. */
+  #workOf({ shipped, content }: Shipment): Omit<RecordDraft, 'op' | 'name'> {
+    const { effects, paths } = this.#parts
+    const { record, file } = shipped
+    const { name } = record
     const path = paths.of(file)
-    const fields = { op: LOWER[record.op]!, name, lacksFile, origin, uploadId, timeMs }
-    if (record.op === 'D') return { ...fields, effect: () => effects.remove(path, name) }
-    if (record.range !== undefined) return { ...fields, ...this.#changeOf(path, { shipped, content }, record.range) }
-    if (content === undefined) return fields
+    if (record.op === 'D') return { effect: () => effects.remove(path, name) }
+    if (record.range !== undefined) return this.#changeOf(path, { shipped, content }, record.range)
+    if (content === undefined) return {}
     if (content instanceof IncomingFile) {
       const { token } = content
-      return { ...fields, token, effect: () => effects.place(path, token, name) }
+      return { token, effect: () => effects.place(path, token, name) }
     }
     if (content instanceof IncomingMetadata) {
       const { token } = content
-      return { ...fields, token, effect: () => effects.placeMetadata(path, file, token) }
+      return { token, effect: () => effects.placeMetadata(path, file, token) }
     }
-    const { storePathIndex, storageId, slot } = file
+    const { storePathIndex, slot } = file
+    const { segmentId, offsetBytes } = slot!
     const { reused } = record
+    const storageId = file.storageId!
     return {
-      ...fields,
       inSlot: true,
       reused,
-      slot: { storePathIndex, storageId: storageId!, ...slot!, bytes: content, reused },
+      slot: { storePathIndex, storageId, segmentId, offsetBytes, bytes: content, reused },
     }
   }
 
@@ -98,14 +119,14 @@ export class ShipmentApplier implements Applier {
   ): Pick<RecordDraft, 'token' | 'range' | 'effect'> {
     const part = content instanceof IncomingFile ? content : undefined
     const token = part?.token
-    const change = { token, range: { offset, bytes: part?.sizeBytes ?? 0 } }
-    if (part === undefined && record.op !== 'T') return change
+    const range = { offset, bytes: part?.sizeBytes ?? 0 }
+    if (part === undefined && record.op !== 'T') return { range }
     const { effects, binlog } = this.#parts
     const effect = () =>
       effects.change(path, file, binlog.reach.given, { offset, token }).catch(error => {
         // Our copy is damaged, and reads so: that must not keep all that follows from us.
         if (!(error instanceof DfsError)) throw error
       })
-    return { ...change, effect }
+    return { token, range, effect }
   }
 }

@@ -51,7 +51,7 @@ async function uploadSized(
   const uploadId = head?.uploadId
   const stored = context.store.packs(fields.sizeBytes)
     ? await uploadSmall(context, request, fields, uploadId)
-    : await upload(context, request, { ...fields, uploadId }, target => body.readBody(target))
+    : await upload(context, request, fields, uploadId, target => body.readBody(target))
   return acknowledge(context, stored, head)
 }
 
@@ -97,8 +97,7 @@ export async function uploadStream(context: PortContext, request: FrameRequest):
   try {
     const head = readUploadHead(fixed)
     admitUpload(context, fields, head)
-    const { uploadId } = head
-    const stored = await upload(context, request, { ...fields, uploadId }, dataFrames(request.body))
+    const stored = await upload(context, request, fields, head.uploadId, dataFrames(request.body))
     return await acknowledge(context, stored, head)
   } catch (error) {
     // Data frames that are still coming belong to nothing any more.
@@ -123,11 +122,12 @@ export function admitUpload(
 async function upload(
   context: PortContext,
   request: FrameRequest,
-  fields: UploadFields & { uploadId: string | undefined },
+  fields: UploadFields,
+  uploadId: string | undefined,
   body: UploadBody,
 ): Promise<Stored> {
   const { store, counts } = context
-  const { extension, uploadId } = fields
+  const { extension } = fields
   const file = await store.receive(fields.storePathIndex, fields.sizeBytes)
   try {
     await receiveInto(context, file, body)

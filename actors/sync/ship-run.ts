@@ -15,8 +15,11 @@ import type { ReadRecord } from '../../store/binlog-reader.ts'
 import { corruptSlot, stateOf } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
 
-/** Slots of one run: enough for a write that is worth its sync, little enough for a buffer per peer. */
-const RUN_BYTES_MAX = 512 * 1024
+/**
+ * Slots of one run: enough for a write that is worth its sync, little enough for a buffer per peer. With its records a
+ * run fits a buffer of 512 KiB: larger ones are made for whole pieces, and slow to take small ones from.
+ */
+const RUN_BYTES_MAX = 448 * 1024
 
 const RUN_RECORDS_MAX = 512
 

@@ -18,6 +18,7 @@ const CREATE: BinlogRecord = {
   op: 'C',
   name: NAME,
   token: '3n17',
+  range: undefined,
   origin: undefined,
   inSlot: undefined,
   reused: undefined,
@@ -38,6 +39,9 @@ const WITHOUT_FILE: BinlogRecord = { ...REPLICA, op: 'c', lacksFile: true }
 const IN_SLOT: BinlogRecord = { ...CREATE, token: undefined, inSlot: true }
 /** The same where another file was before. */
 const REUSED: BinlogRecord = { ...IN_SLOT, reused: true }
+/** Of an appender file: bytes that wait in a temporary file, and where it was cut. */
+const APPEND: BinlogRecord = { ...CREATE, op: 'A', range: { offset: 4096, bytes: 17 }, uploadId: undefined }
+const TRUNCATE: BinlogRecord = { ...REPLICA, op: 't', range: { offset: 2 ** 40, bytes: 0 } }
 const START: BinlogRecord = { ...CREATE, op: 'S', name: '-', token: undefined, uploadId: undefined }
 
 /** Written once and kept: lines on disks out there do not change. */
@@ -47,14 +51,19 @@ const GOLDEN: readonly (readonly [BinlogRecord, string])[] = [
   [WITHOUT_FILE, `7 42 40 1763690000123 c ${NAME} ! 16777215:2:9 - e2a668cf\n`],
   [IN_SLOT, `7 42 40 1763690000123 C ${NAME} s - 00112233445566778899aabbccddeeff b6ce872d\n`],
   [REUSED, `7 42 40 1763690000123 C ${NAME} r - 00112233445566778899aabbccddeeff 85023c91\n`],
+  [APPEND, `7 42 40 1763690000123 A ${NAME} t:3n17@4096+17 - - 2ae9aae9\n`],
+  [TRUNCATE, `7 42 40 1763690000123 t ${NAME} @1099511627776+0 16777215:2:9 - 6150abf2\n`],
   [START, '7 42 40 1763690000123 S - - - - eee591ee\n'],
 ]
 
 const numbers = fc.integer({ min: 1, max: Number.MAX_SAFE_INTEGER })
-const NO_EXTENT = { token: undefined, inSlot: undefined, reused: undefined, lacksFile: undefined }
-/** A token, a slot, what a member goes without, or none of these. */
+const NO_EXTENT = { token: undefined, range: undefined, inSlot: undefined, reused: undefined, lacksFile: undefined }
+const tokens = fc.stringMatching(/^[0-9a-z]{1,20}$/)
+const ranges = fc.record({ offset: fc.maxSafeNat(), bytes: fc.maxSafeNat() })
+/** A token, a range with one or without, a slot, what a member goes without, or none of these. */
 const extents = fc.oneof(
-  fc.stringMatching(/^[0-9a-z]{1,20}$/).map(token => ({ ...NO_EXTENT, token })),
+  fc.tuple(fc.option(tokens, { nil: undefined }), ranges).map(([token, range]) => ({ ...NO_EXTENT, token, range })),
+  tokens.map(token => ({ ...NO_EXTENT, token })),
   fc.constantFrom(true as const, undefined).map(lacksFile => ({ ...NO_EXTENT, lacksFile })),
   fc.constantFrom(true as const, undefined).map(reused => ({ ...NO_EXTENT, inSlot: true as const, reused })),
 )
@@ -63,7 +72,7 @@ const fields = fc.record({
   sequence: numbers,
   batch: numbers,
   timeMs: fc.maxSafeNat(),
-  op: fc.constantFrom<BinlogOp>('C', 'D', 'c', 'd', 'S'),
+  op: fc.constantFrom<BinlogOp>('C', 'D', 'A', 'M', 'T', 'c', 'd', 'a', 'm', 't', 'S'),
   name: fc.stringMatching(/^[!-~]{1,127}$/),
   origin: fc.option(fc.record({ storageId: numbers, epoch: numbers, sequence: numbers }), { nil: undefined }),
   uploadId: fc.option(fc.stringMatching(/^[0-9a-f]{32}$/), { nil: undefined }),
