@@ -1,15 +1,21 @@
 /**
  * Small files that were read lately, in memory, so that the next reader waits for no disk. The oldest go when there is no
- * room. A name means the same bytes for ever, until the file is deleted.
+ * room, but those that were read since they were the oldest are spared once. A name means the same bytes for ever, until
+ * the file is deleted.
  */
 
 /** One file takes at most this part of the room: a few large ones must not drive all others out. */
 const SHARE_MAX = 1 / 64
 
+interface HotFile {
+  readonly content: Buffer
+  wasRead: boolean
+}
+
 export class HotFiles {
   readonly #bytesMax: number
-  /** Longest unread first. */
-  readonly #files = new Map<string, Buffer>()
+  /** The next to go first. A file that is read does not move: a map that changes with each read costs more than the rest. */
+  readonly #files = new Map<string, HotFile>()
   #bytes = 0
   #removals = 0
 
@@ -28,32 +34,33 @@ export class HotFiles {
   }
 
   get(name: string): Buffer | undefined {
-    const content = this.#files.get(name)
-    if (content === undefined) return undefined
-    this.#files.delete(name)
-    this.#files.set(name, content)
-    return content
+    const file = this.#files.get(name)
+    if (file !== undefined) file.wasRead = true
+    return file?.content
   }
 
   /** Keeps a copy of what was read, unless files were deleted meanwhile: it might have been one of them. */
   keep(name: string, content: Buffer, removalsBefore: number): void {
     if (removalsBefore !== this.#removals || this.#files.has(name)) return
     if (content.length > this.#bytesMax * SHARE_MAX) return
-    this.#files.set(name, Buffer.from(content))
+    this.#files.set(name, { content: Buffer.from(content), wasRead: false })
     this.#bytes += content.length
-    for (const [oldest, bytes] of this.#files) {
+    for (const [oldest, file] of this.#files) {
       if (this.#bytes <= this.#bytesMax) return
       this.#files.delete(oldest)
-      this.#bytes -= bytes.length
+      if (file.wasRead) {
+        file.wasRead = false
+        this.#files.set(oldest, file)
+      } else this.#bytes -= file.content.length
     }
   }
 
   /** Forgets a file that is deleted. */
   remove(name: string): void {
     this.#removals++
-    const content = this.#files.get(name)
-    if (content === undefined) return
+    const file = this.#files.get(name)
+    if (file === undefined) return
     this.#files.delete(name)
-    this.#bytes -= content.length
+    this.#bytes -= file.content.length
   }
 }

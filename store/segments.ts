@@ -87,6 +87,8 @@ interface OpenSegment {
   /** It is made if it is not there. */
   readonly makes: boolean
   users: number
+  /** When it was used last: larger is later. */
+  turn: number
 }
 
 export class Segments {
@@ -94,8 +96,9 @@ export class Segments {
   readonly #root: string
   readonly #syncs: boolean
   readonly #checkPresent: () => Promise<void>
-  /** Least recently used first; see `keyOf`. */
+  /** See `keyOf`. */
   readonly #open = new Map<string, OpenSegment>()
+  #turn = 0
   /** With slots that were freed since the last `syncChanges`. */
   #changed = new Map<string, SegmentRef>()
   /** Segments that are being removed: whoever wants to use one waits, and may make it anew. */
@@ -341,13 +344,13 @@ export class Segments {
     // Somebody looks for a segment that is not there yet: that fails, and then it is made.
     while (makes && open?.makes === false && !(await isOpened(open))) open = this.#open.get(key)
     if (open === undefined) {
-      open = { file: this.#openFile(ref, makes), makes, users: 0 }
+      open = { file: this.#openFile(ref, makes), makes, users: 0, turn: 0 }
+      this.#open.set(key, open)
       open.file.catch(() => {
         if (this.#open.get(key) === open) this.#open.delete(key)
       })
-    } else this.#open.delete(key)
-    // Behind all others: it is the one used last.
-    this.#open.set(key, open)
+    }
+    open.turn = ++this.#turn
     open.users++
     try {
       return await work(await open.file)
@@ -362,13 +365,15 @@ export class Segments {
     }
   }
 
+  /** Closes the one that nobody uses, and nobody has used for the longest time. */
   #closeOne(): void {
-    for (const [path, open] of this.#open) {
-      if (open.users > 0) continue
-      this.#open.delete(path)
-      this.#close(open)
-      return
+    let oldest: readonly [string, OpenSegment] | undefined
+    for (const one of this.#open) {
+      if (one[1].users === 0 && (oldest === undefined || one[1].turn < oldest[1].turn)) oldest = one
     }
+    if (oldest === undefined) return
+    this.#open.delete(oldest[0])
+    this.#close(oldest[1])
   }
 
   /** Closes a segment that nobody will be given any more, once nobody uses it. */
