@@ -46,6 +46,7 @@ export const SALT_BITS = 23
 const SALT_MASK = 2 ** SALT_BITS - 1
 /** Padding and extension. */
 const TAIL_LENGTH = 7
+const METADATA_SUFFIX = '-m'
 /** From here on the size field holds nothing but the size. */
 export const SIZE_WITHOUT_SALT_MIN = 2 ** 32
 
@@ -133,7 +134,17 @@ export function slaveNameOf(masterName: string, prefix: string, extension: strin
 
 /** Whether a name would be that of metadata, which lies beside its file under the same name and `-m`. */
 export function isMetadataName(name: string): boolean {
-  return name.endsWith('-m')
+  return name.endsWith(METADATA_SUFFIX)
+}
+
+/** What the metadata of a file is called. */
+export function metadataNameOf(name: string): string {
+  return `${name}${METADATA_SUFFIX}`
+}
+
+/** The name of the file whose metadata has this name; undefined if it is no name of metadata. */
+export function fileOfMetadata(name: string): string | undefined {
+  return isMetadataName(name) ? name.slice(0, -METADATA_SUFFIX.length) : undefined
 }
 
 /** Splits a file id. Throws `bad_file_id`. */

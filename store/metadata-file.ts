@@ -6,7 +6,7 @@
  */
 import { crc32c } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
-import type { FileNameParts } from '../protocol/file-id.ts'
+import { type FileNameParts, metadataNameOf } from '../protocol/file-id.ts'
 import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
 import type { Disk } from '../runtime/world.ts'
 import type { StorePath } from './store-path.ts'
@@ -116,7 +116,7 @@ export async function removeMetadata(
 }
 
 function pathOf(storePath: StorePath, file: FileNameParts): string {
-  return `${storePath.pathOf(file)}-m`
+  return metadataNameOf(storePath.pathOf(file))
 }
 
 async function ifThere<T>(work: Promise<T>): Promise<T | undefined> {

@@ -17,10 +17,11 @@ const QUARANTINE_VERSION = 1
 export const QUARANTINE_FILES_MAX = 1000
 
 /**
- * `slot` header or file of a slot; `block` the first bad one of a plain file; `sidecar` its checksums, while its bytes are
- * good; `file` all blocks are what the sidecar says, and not what the name says; `unreadable` the disk does not give it.
+ * `slot` header or file of a slot; `block` the first bad one of a file of its own; `sidecar` its checksums, while its bytes
+ * are good or nothing else says what they are; `file` all blocks are what the sidecar says, and not what the name says;
+ * `metadata` the name is that of metadata, which fails its check; `unreadable` the disk does not give it.
  */
-export type DamagedPart = 'slot' | 'block' | 'sidecar' | 'file' | 'unreadable'
+export type DamagedPart = 'slot' | 'block' | 'sidecar' | 'file' | 'metadata' | 'unreadable'
 
 export interface Damage {
   readonly part: DamagedPart

@@ -1,13 +1,14 @@
 /** One file, read for nothing but its checksums, a piece at a time. */
 import { crc32 } from '@node-rs/crc32'
-import { decodeFileName, type FileNameParts } from '../protocol/file-id.ts'
+import { DfsError } from '../protocol/errors.ts'
+import { decodeFileName, type FileNameParts, fileOfMetadata } from '../protocol/file-id.ts'
 import { DiskError } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import type { Damage } from './quarantine.ts'
 import { blockCount } from './sidecar.ts'
 import { contentOf, isDamagedHeaderOf, isHeaderOf, readSlotHeader, SLOT_HEADER_BYTES } from './slot.ts'
 import type { Store } from './store.ts'
-import { StoredFile } from './stored-file.ts'
+import { type OpenFile, StoredFile } from './stored-file.ts'
 
 /** What is counted for opening a file or listing a directory, beside its bytes: a disk has to move for it. */
 export const SEEK_BYTES = 4096
@@ -52,10 +53,12 @@ export function beginningOf(name: string): FileReading {
   return { name, block: 0, crc32: 0 }
 }
 
-/** Reads the next piece of a file into a buffer of at least `BLOCK_BYTES`. */
+/** Reads the next piece of a file, or of its metadata, into a buffer of at least `BLOCK_BYTES`. */
 export async function readPiece(store: Store, reading: FileReading, buffer: Buffer): Promise<FilePiece> {
-  const file = decodeFileName(reading.name)
+  const master = fileOfMetadata(reading.name)
+  const file = decodeFileName(master ?? reading.name)
   try {
+    if (master !== undefined) return await readMetadata(store, file)
     return file.slot === undefined
       ? await readBlock(store, reading, file, buffer)
       : await readSlotPiece(store, reading, file, buffer)
@@ -110,27 +113,61 @@ async function readSlotPiece(
   return { bytes, verdict: read.crc32 === file.crc32 ? GOOD : BAD_SLOT }
 }
 
+async function readMetadata(store: Store, file: FileNameParts): Promise<FilePiece> {
+  try {
+    const metadata = await store.readMetadata(file)
+    return { bytes: SEEK_BYTES + (metadata?.length ?? 0), verdict: metadata === undefined ? GONE : GOOD }
+  } catch (error) {
+    return { bytes: SEEK_BYTES, verdict: damageOf(error, { part: 'metadata' }) }
+  }
+}
+
 async function readBlock(store: Store, reading: FileReading, file: FileNameParts, buffer: Buffer): Promise<FilePiece> {
-  const stored = await store.open(reading.name)
+  let stored: OpenFile | undefined
+  try {
+    stored = await store.open(reading.name)
+  } catch (error) {
+    return { bytes: SEEK_BYTES, verdict: damageOf(error, { part: 'sidecar' }) }
+  }
   if (stored === undefined) return { bytes: SEEK_BYTES, verdict: GONE }
   try {
-    // Only of these the name says what they have to be.
-    if (!(stored instanceof StoredFile)) return { bytes: SEEK_BYTES, verdict: GOOD }
+    if (!(stored instanceof StoredFile)) return await readChanging(reading, stored, buffer)
+    // Of a slave file only the sidecar says what its blocks have to be.
+    const wanted = file.kind === 'slave' ? stored.crc32 : file.crc32
     const { name, block: index } = reading
-    if (index >= blockCount(stored.sizeBytes)) return { bytes: SEEK_BYTES, verdict: judgeBlocks(reading, file) }
+    if (index >= blockCount(stored.sizeBytes)) return { bytes: SEEK_BYTES, verdict: judgeBlocks(reading, wanted) }
     const { block, isGood } = await stored.examineBlock(index, buffer)
     const badBlock = reading.badBlock ?? (isGood ? undefined : index)
     const read = { name, block: index + 1, crc32: crc32(block, reading.crc32), badBlock }
     const bytes = SEEK_BYTES + block.length
     if (read.block < blockCount(stored.sizeBytes)) return { bytes, next: read }
-    return { bytes, verdict: judgeBlocks(read, file) }
+    return { bytes, verdict: judgeBlocks(read, wanted) }
   } finally {
     await stored.close()
   }
 }
 
-/** Blocks that sum up to what the name says are good, whatever the sidecar says. */
-function judgeBlocks({ crc32: sum, badBlock }: FileReading, file: FileNameParts): Verdict {
-  if (badBlock === undefined) return sum === file.crc32 ? GOOD : { is: 'bad', part: 'file' }
-  return sum === file.crc32 ? { is: 'bad', part: 'sidecar' } : { is: 'bad', part: 'block', block: badBlock }
+/** A block of an appender file, which may have changed since the last one was read. */
+async function readChanging({ name, block }: FileReading, file: OpenFile, buffer: Buffer): Promise<FilePiece> {
+  if (block >= blockCount(file.sizeBytes)) return { bytes: SEEK_BYTES, verdict: GOOD }
+  try {
+    const { length } = await file.readBlocks(block, buffer.subarray(0, BLOCK_BYTES))
+    const bytes = SEEK_BYTES + length
+    if (block + 1 < blockCount(file.sizeBytes)) return { bytes, next: { name, block: block + 1, crc32: 0 } }
+    return { bytes, verdict: GOOD }
+  } catch (error) {
+    return { bytes: SEEK_BYTES, verdict: damageOf(error, { part: 'block', block }) }
+  }
+}
+
+/** What it says of a file that it could not be read: it is damaged, or was cut or deleted just then. */
+function damageOf(error: unknown, damage: Damage): Verdict {
+  if (!(error instanceof DfsError)) throw error
+  return error.code === 'corrupt' ? { is: 'bad', ...damage } : GONE
+}
+
+/** Blocks that sum up to what is wanted are good, whatever the sidecar says of each. */
+function judgeBlocks({ crc32: sum, badBlock }: FileReading, wanted: number): Verdict {
+  if (badBlock === undefined) return sum === wanted ? GOOD : { is: 'bad', part: 'file' }
+  return sum === wanted ? { is: 'bad', part: 'sidecar' } : { is: 'bad', part: 'block', block: badBlock }
 }

@@ -2,7 +2,7 @@
  * The way of a scrub through everything that is kept, a piece at a time.
  *
  *     slots    record after record, oldest first: the file each tells of is in the slot that its name says
- *     plain    directory after directory: the name of a file says what is in it
+ *     plain    directory after directory: the name of a file, or its sidecar, says what is in it; metadata has a check
  *
  * Slots are found by their records, because a header cannot vouch for itself: it has no checksum of its own, and what is
  * in a segment without a record is what a crash left, and no file. Nothing is kept of what was read but one directory's
@@ -188,10 +188,11 @@ export class ScrubWalk {
     return { ...piece(position, 0), file: beginningOf(name) }
   }
 
-  /** Whether a name is that of a file. A sidecar goes with its file; what people have put there is no matter of ours. */
+  /** Whether a name is that of a file, or of metadata. A sidecar goes with its file; what people have put there is no matter of ours. */
   #isRead(name: string): boolean {
     try {
-      return decodeFileName(name).sizeBytes !== undefined && !this.#quarantine.has(name)
+      decodeFileName(name)
+      return !this.#quarantine.has(name)
     } catch {
       return false
     }

@@ -115,9 +115,11 @@ function problemOf({ part, block }: Damage): string {
     case 'block':
       return `block ${block} fails its checksum`
     case 'sidecar':
-      return 'its sidecar is damaged, its bytes are good'
+      return 'its sidecar is missing or damaged'
     case 'file':
       return 'its bytes are not those that its name says'
+    case 'metadata':
+      return 'it is metadata, and fails its checksum'
     case 'unreadable':
       return 'its disk does not give it'
   }

@@ -6,7 +6,7 @@ import {
   writeGroupAndName,
 } from '../../protocol/data-bodies.ts'
 import { DfsError, toDfsError } from '../../protocol/errors.ts'
-import type { FileNameParts } from '../../protocol/file-id.ts'
+import { type FileNameParts, metadataNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import { readMetadata, writeMetadata } from '../../protocol/metadata.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
@@ -72,7 +72,7 @@ async function metadataOf(
     return (await store.readMetadata(file)) ?? Buffer.alloc(0)
   } catch (error) {
     if (isAsked || toDfsError(error).code !== 'corrupt') throw error
-    context.onCorruption(id.name)
+    context.onCorruption(metadataNameOf(id.name))
     return askOthers(context, file, ask, { isBad: true })
   }
 }

@@ -1,6 +1,6 @@
 /** Ships one source's records, with their files, to one peer: from where the peer stands to where the binlog ends. */
 import { DfsError } from '../../protocol/errors.ts'
-import { decodeFileName } from '../../protocol/file-id.ts'
+import { decodeFileName, metadataNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import {
@@ -255,7 +255,7 @@ async function shipMetadata(
 ): Promise<{ done: Promise<unknown> }> {
   const metadata = await store.readMetadata(decodeFileName(record.name)).catch(error => {
     if (!isCorrupt(error)) throw error
-    onCorruption(record.name)
+    onCorruption(metadataNameOf(record.name))
   })
   const content = metadata === undefined ? 'none' : 'file'
   const head = writeSyncRecord({ storageId: store.storageId, content, previous, offset: 0, crc32: 0 }, line)
