@@ -11,6 +11,8 @@ const TEST_TIMEOUT_MS = 60_000
 const TEST_SLOW_MS = 1_000
 /** How long the process may live on after the last test. */
 const END_LIMIT_MS = 30_000
+/** The simulation works in memory and waits for nothing; most other tests wait for processes. Beside each other they take half the time. */
+const SIMULATION = 'dist/test/simulation/*.test.js'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const modules = join(root, 'node_modules')
@@ -20,7 +22,11 @@ check('format and lint', join(modules, '@biomejs', 'biome', 'bin', 'biome'), ['c
 // bin/setup.mjs leaves this mark of a build without errors; without it the compiler says again what is wrong.
 if (existsSync(join(root, 'dist', '.built'))) report('types', true)
 else check('types', join(modules, 'typescript', 'bin', 'tsc'), ['--noEmit'])
-await runMocha(process.argv.slice(2))
+const args = process.argv.slice(2)
+await Promise.all([
+  runMocha([...args, '--ignore', SIMULATION, 'dist/test/**/*.test.js'], 'inherit'),
+  runMocha([...args, SIMULATION], 'pipe'),
+])
 
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : ''
 console.log(`${total.passed} passed, ${total.failed} failed${skipped}`)
@@ -42,18 +48,20 @@ function report(name, passed) {
 
 /**
  * The reporter sends its counts as they change, so that they survive a run that breaks off. A run whose process does not
- * end by itself has a test that left something open, and has failed.
+ * end by itself has a test that left something open, and has failed. What is piped is printed as a whole at the end.
  */
-function runMocha(args) {
+function runMocha(args, output) {
   const options = ['--timeout', String(TEST_TIMEOUT_MS), '--slow', String(TEST_SLOW_MS)]
   const mocha = spawn(
     process.execPath,
     [
       ...['--enable-source-maps', join(modules, 'mocha', 'bin', 'mocha.js'), ...options],
-      ...['--reporter', join(root, 'test', 'reporter.mjs'), ...args, 'dist/test/**/*.test.js'],
+      ...['--reporter', join(root, 'test', 'reporter.mjs'), ...args],
     ],
-    { cwd: root, stdio: ['inherit', 'inherit', 'inherit', 'ipc'] },
+    { cwd: root, stdio: ['inherit', output, output, 'ipc'] },
   )
+  const printed = []
+  for (const stream of [mocha.stdout, mocha.stderr]) stream?.on('data', piece => printed.push(piece))
   let counts = { passed: 0, failed: 0, skipped: 0, finished: false }
   let limit
   mocha.on('message', message => {
@@ -63,6 +71,7 @@ function runMocha(args) {
   return new Promise(resolve => {
     mocha.on('close', (code, signal) => {
       clearTimeout(limit)
+      process.stdout.write(Buffer.concat(printed))
       for (const name of Object.keys(total)) total[name] += counts[name]
       if (signal === 'SIGKILL' && counts.finished) report('every test closes what it opened', false)
       else if (!counts.finished || (code !== 0 && counts.failed === 0)) {
