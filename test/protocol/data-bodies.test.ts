@@ -20,7 +20,7 @@ import {
   writeUploadStream,
 } from '../../protocol/data-bodies.ts'
 import { HEADER_BYTES } from '../../protocol/frame.ts'
-import { GOLDEN_FRAMES } from './fastdfs-golden.ts'
+import { golden } from '../fastdfs-golden.ts'
 
 const NAME = 'M00/03/AC/CucHC2sAiuGARzrjAAAADcRYHyQ923.txt'
 const bodyOf = (hex: string) => Buffer.from(hex, 'hex').subarray(HEADER_BYTES)
@@ -29,13 +29,13 @@ const groups = fc.stringMatching(/^[A-Za-z0-9]{1,16}$/)
 
 describe('body of an upload', () => {
   it('is what FastDFS sends', () => {
-    const body = bodyOf(GOLDEN_FRAMES.upload.request)
+    const body = bodyOf(golden('s.upload').request)
     const fields = { storePathIndex: 0, sizeBytes: 13, extension: 'txt' }
     expect(readUploadFields(body)).to.deep.equal(fields)
     expect(writeUploadFields(fields).equals(body.subarray(0, UPLOAD_FIXED_BYTES))).to.equal(true)
     expect(body.toString('latin1', UPLOAD_FIXED_BYTES)).to.equal('hello fastdfs')
-    expect(readUploadFields(bodyOf(GOLDEN_FRAMES.uploadAnyPath.request)).storePathIndex).to.equal(0xff)
-    expect(readUploadFields(bodyOf(GOLDEN_FRAMES.uploadWithoutExtension.request)).extension).to.equal('')
+    expect(readUploadFields(bodyOf(golden('s.upload_path_FF').request)).storePathIndex).to.equal(0xff)
+    expect(readUploadFields(bodyOf(golden('s.upload_noext').request)).extension).to.equal('')
   })
 
   it('is read back as it was written', () => {
@@ -101,11 +101,11 @@ describe('body with a group and a name', () => {
   it('is what FastDFS sends and answers', () => {
     const expected = { group: 'group1', name: NAME }
     for (const hex of [
-      GOLDEN_FRAMES.upload.reply,
-      GOLDEN_FRAMES.fileInfo.request,
-      GOLDEN_FRAMES.delete.request,
-      GOLDEN_FRAMES.fetchOne.request,
-      GOLDEN_FRAMES.queryUpdate.request,
+      golden('s.upload').reply,
+      golden('s.file_info').request,
+      golden('s.delete').request,
+      golden('fetch_one').request,
+      golden('query_update').request,
     ]) {
       expect(readGroupAndName(bodyOf(hex))).to.deep.equal(expected)
       expect(writeGroupAndName('group1', NAME).equals(bodyOf(hex))).to.equal(true)
@@ -126,10 +126,10 @@ describe('body of a download', () => {
   it('is what FastDFS sends', () => {
     const whole = { offset: 0, length: 0, group: 'group1', name: NAME }
     const range = { ...whole, offset: 6, length: 4 }
-    expect(readDownload(bodyOf(GOLDEN_FRAMES.download.request))).to.deep.equal(whole)
-    expect(readDownload(bodyOf(GOLDEN_FRAMES.downloadRange.request))).to.deep.equal(range)
-    expect(writeDownload(whole).equals(bodyOf(GOLDEN_FRAMES.download.request))).to.equal(true)
-    expect(writeDownload(range).equals(bodyOf(GOLDEN_FRAMES.downloadRange.request))).to.equal(true)
+    expect(readDownload(bodyOf(golden('s.download').request))).to.deep.equal(whole)
+    expect(readDownload(bodyOf(golden('s.download_range').request))).to.deep.equal(range)
+    expect(writeDownload(whole).equals(bodyOf(golden('s.download').request))).to.equal(true)
+    expect(writeDownload(range).equals(bodyOf(golden('s.download_range').request))).to.equal(true)
   })
 
   it('is read back as it was written', () => {
@@ -141,10 +141,10 @@ describe('body of a download', () => {
 describe('reply with file info', () => {
   it('is what FastDFS answers, the sign of the CRC32 drawn out', () => {
     const info = { sizeBytes: 13, mtimeS: 0x6b008ae1, crc32: 0xc4581f24, sourceIp: '10.231.7.11' }
-    const body = bodyOf(GOLDEN_FRAMES.fileInfo.reply)
+    const body = bodyOf(golden('s.file_info').reply)
     expect(readFileInfo(body)).to.deep.equal(info)
     expect(writeFileInfo(info).equals(body)).to.equal(true)
-    expect(readFileInfo(bodyOf(GOLDEN_FRAMES.appenderInfo.reply))).to.include({ sizeBytes: 4, crc32: 0xe1d7732e })
+    expect(readFileInfo(bodyOf(golden('s.appender_info').reply))).to.include({ sizeBytes: 4, crc32: 0xe1d7732e })
   })
 
   it('is read back as it was written', () => {
