@@ -112,6 +112,11 @@ export function readInt64(buffer: Buffer, offset: number): number {
   return buffer.readInt32BE(offset) * 2 ** 32 + buffer.readUInt32BE(offset + 4)
 }
 
+/** Whether a number that came in 8 bytes can be a size or an offset. */
+export function isSize(number: number): boolean {
+  return Number.isSafeInteger(number) && number >= 0
+}
+
 /** Writes a non-negative number below 2^53 in 8 bytes. */
 export function writeInt64(buffer: Buffer, value: number, offset: number): void {
   const high = Math.floor(value / 2 ** 32)

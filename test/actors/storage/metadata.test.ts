@@ -4,7 +4,7 @@ import type { Client } from '../../../client/client.ts'
 import { writeGroupAndName, writeSetMetadata } from '../../../protocol/data-bodies.ts'
 import { decodeFileName, parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS, frame } from '../../../protocol/frame.ts'
-import { metadataOf, writeMetadata } from '../../../protocol/metadata.ts'
+import { METADATA_BYTES_MAX, metadataOf, writeMetadata } from '../../../protocol/metadata.ts'
 import { RawConnection } from '../../runtime/frame-fixture.ts'
 import { until } from '../../until.ts'
 import { codeOf, SmallCluster } from '../small-cluster.ts'
@@ -63,6 +63,34 @@ for (const [kind, segmentFileBytesMax] of [
       await second.request(COMMANDS.setMetadata, writeSetMetadata({ group, name, metadata, merges: false }))
       expect(await second.request(COMMANDS.getMetadata, writeGroupAndName(group, name))).to.deep.equal(metadata)
       expect(await client.getMetadata(fileId)).to.deep.equal({ a: '1' })
+    })
+
+    it('is 256 KiB at most, through any member, pipelined or not', async () => {
+      const { group, name } = parseFileId(fileId)
+      const entries = Array.from({ length: 960 }, (_, i) => [`name${i}`, String(i).padEnd(256, '.')])
+      const metadata = writeMetadata(metadataOf(Object.fromEntries(entries)))
+      expect(metadata.length).to.be.within(250_000, METADATA_BYTES_MAX)
+      const second = await cluster.connect(2)
+      const set = (bytes: Buffer, merges = false) =>
+        second.request(COMMANDS.setMetadata, writeSetMetadata({ group, name, metadata: bytes, merges }))
+      const other = (await client.upload(Buffer.from('another'))).fileId
+      const ofOther = writeSetMetadata({
+        ...parseFileId(other),
+        metadata: writeMetadata(metadataOf({ b: '2' })),
+        merges: false,
+      })
+      await Promise.all([set(metadata), second.request(COMMANDS.setMetadata, ofOther)])
+      expect((await second.request(COMMANDS.getMetadata, writeGroupAndName(group, name))).equals(metadata)).to.equal(
+        true,
+      )
+      expect(Object.keys(await client.getMetadata(fileId))).to.have.lengthOf(960)
+      expect(await client.getMetadata(other)).to.deep.equal({ b: '2' })
+      const peer = cluster.members.get(2)!.storage.store
+      const file = decodeFileName(name)
+      await until('the peer has it', async () => (await peer.readMetadata(file))?.equals(metadata) === true)
+      const more = Object.fromEntries(Array.from({ length: 60 }, (_, i) => [`more${i}`, 'x'.repeat(256)]))
+      expect(await codeOf(set(writeMetadata(metadataOf(more)), true))).to.equal('too_large')
+      expect((await peer.readMetadata(file))?.equals(metadata)).to.equal(true)
     })
 
     it('is read from the peer while its source is away, and not changed there', async () => {
