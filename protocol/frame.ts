@@ -20,6 +20,7 @@ export const COMMANDS = {
   setMetadata: 13,
   downloadFile: 14,
   getMetadata: 15,
+  createLink: 20,
   uploadSlave: 21,
   queryFileInfo: 22,
   uploadAppender: 23,

@@ -6,6 +6,7 @@ import {
   writeChange,
   writeDownload,
   writeGroupAndName,
+  writeLink,
   writeSetMetadata,
   writeSlave,
   writeUploadFields,
@@ -95,6 +96,14 @@ const STORAGE: readonly Template[] = [
     return frame(COMMANDS.downloadFile, writeDownload({ ...range, group: GROUP, name: pick(random.pick(KINDS)) }))
   },
   named(COMMANDS.queryFileInfo),
+  (pick, random) => {
+    const fields = { group: GROUP, master: '', name: pick(random.pick(KINDS)), prefix: '', extension: 'lnk' }
+    return frame(COMMANDS.createLink, writeLink(fields))
+  },
+  (pick, random) => {
+    const [master, name, prefix] = [pick('plain'), pick(random.pick(KINDS)), `_l${random.below(10_000)}`]
+    return frame(COMMANDS.createLink, writeLink({ group: GROUP, master, name, prefix, extension: 'lnk' }))
+  },
   named(COMMANDS.deleteFile),
   named(COMMANDS.getMetadata),
   (pick, random) => {

@@ -237,10 +237,6 @@ class Campaign {
     await until('connections and files are closed', isClosed, REST_MS).catch(() =>
       this.#wrong(`descriptors stay open: ${more().join(' ')} more than before`),
     )
-    const temporaries = () => this.#directories().flatMap(directory => readdirSync(join(directory, 'store', 'tmp')))
-    await until('nothing is on its way in', () => temporaries().length === 0, REST_MS).catch(() =>
-      this.#wrong(`temporary files stay: ${temporaries().slice(0, 5).join(' ')}`),
-    )
   }
 
   async #checkPrecious(client: Client, precious: ReadonlyMap<string, string>): Promise<void> {
@@ -284,9 +280,11 @@ class Campaign {
     return new Set(paths.filter(path => !isTheirs(path)))
   }
 
-  /** Every file has a name that somebody was told, but for those whose replies nobody read. */
+  /** Every file has a name that somebody was told, but for those whose replies nobody read; nothing is on its way in. */
   #checkFiles(): void {
     for (const directory of this.#directories()) {
+      const temporaries = readdirSync(join(directory, 'store', 'tmp'))
+      if (temporaries.length > 0) this.#wrong(`${directory} has temporary files: ${temporaries.slice(0, 5).join(' ')}`)
       const strangers = strangersIn(directory, this.#names)
       for (const name of strangers) {
         try {

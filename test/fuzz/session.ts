@@ -47,6 +47,7 @@ const COMMANDS_THAT_CREATE: ReadonlySet<number> = new Set([
   COMMANDS.uploadFile,
   COMMANDS.uploadAppender,
   COMMANDS.uploadSlave,
+  COMMANDS.createLink,
   COMMANDS.regenerate,
   COMMANDS.uploadOnce,
   COMMANDS.uploadStream,

@@ -99,6 +99,33 @@ describe('appender files', function () {
     await until('the peer has it', () => isAtPeer(fileId, content))
   })
 
+  it('refused by their source before all of a change has come, leave the connection of who asked as it is', async () => {
+    const { fileId } = await client.uploadAppender(Buffer.from('soon gone'))
+    await client.delete(fileId)
+    const connection = await RawConnection.connect(cluster.members.get(2)!.storage.endpoint)
+    const { blocks } = cluster.members.get(2)!.storage
+    try {
+      const bytes = randomBytes(200_000)
+      const request = frame(
+        COMMANDS.append,
+        Buffer.concat([writeChange(parseFileId(fileId).name, bytes.length), bytes]),
+      )
+      const refused = () => cluster.members.get(1)!.storage.store.counters.total_append_count
+      const before = refused()
+      connection.send(request.subarray(0, 1_000))
+      await until('the source has refused it', () => refused() > before)
+      await new Promise(resolve => setTimeout(resolve, 50))
+      expect(blocks.takenBytes).greaterThan(0)
+      connection.send(request.subarray(1_000))
+      expect(await connection.reply()).to.include({ status: ENOENT })
+      connection.send(frame(COMMANDS.activeTest, Buffer.alloc(0)))
+      expect(await connection.reply()).to.include({ status: 0 })
+      expect(blocks.takenBytes).equal(0)
+    } finally {
+      connection.destroy()
+    }
+  })
+
   it('answer FastDFS’s clients with FastDFS’s errors, and keep the connection as FastDFS does', async () => {
     const connect = () => RawConnection.connect(cluster.members.get(1)!.storage.endpoint)
     let connection = await connect()
