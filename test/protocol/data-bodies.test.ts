@@ -6,6 +6,7 @@ import {
   readDownload,
   readFileInfo,
   readGroupAndName,
+  readLink,
   readUploaded,
   readUploadFields,
   readUploadHead,
@@ -14,6 +15,7 @@ import {
   writeDownload,
   writeFileInfo,
   writeGroupAndName,
+  writeLink,
   writeReceipt,
   writeUploadFields,
   writeUploadHead,
@@ -135,6 +137,29 @@ describe('body of a download', () => {
   it('is read back as it was written', () => {
     const downloads = fc.record({ offset: fc.maxSafeNat(), length: fc.maxSafeNat(), group: groups, name: names })
     fc.assert(fc.property(downloads, made => void expect(readDownload(writeDownload(made))).to.deep.equal(made)))
+  })
+})
+
+describe('body of a link', () => {
+  const link = { group: 'group1', master: NAME, name: `${NAME}x`, prefix: '_150x150', extension: 'jpg' }
+
+  it('has the lengths, group, prefix and extension, both names and a signature, in this order', () => {
+    const numbers = [NAME.length, NAME.length + 1, 0].map(length => length.toString(16).padStart(16, '0')).join('')
+    const fields = ['group1'.padEnd(16, '\0'), '_150x150'.padEnd(16, '\0'), 'jpg'.padEnd(6, '\0'), NAME, `${NAME}x`]
+    expect(writeLink(link).toString('hex')).to.equal(numbers + Buffer.from(fields.join(''), 'latin1').toString('hex'))
+    expect(readLink(writeLink(link))).to.deep.equal(link)
+    const alone = { ...link, master: '', prefix: '' }
+    expect(readLink(writeLink(alone))).to.deep.equal(alone)
+  })
+
+  it('is refused if its lengths are not those of its parts', () => {
+    for (const at of [0, 8, 16]) {
+      for (const number of [-1n, -(2n ** 63n), 2n ** 63n - 1n, 2n ** 32n, 1n]) {
+        const body = writeLink(link)
+        body.writeBigInt64BE(BigInt.asIntN(64, body.readBigInt64BE(at) + number), at)
+        expect(() => readLink(body), `${at} ${number}`).to.throw('lengths')
+      }
+    }
   })
 })
 
