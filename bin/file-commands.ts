@@ -1,9 +1,11 @@
 /** The commands for files: from `dfs upload` to `dfs rm`, and those for metadata, slave and appender files. */
+
 import { type Command, Option } from 'commander'
 import { ACK_LEVELS } from '../protocol/ack.ts'
 import { append, type ModifyFlags, modify, regenerate, truncate } from './appender.ts'
 import { type DownloadFlags, download } from './download.ts'
 import { info } from './info.ts'
+import { type LinkFlags, link } from './link.ts'
 import { type MetaSetFlags, metaGet, metaSet } from './meta.ts'
 import { EXIT_CODES_HELP } from './output.ts'
 import { rm } from './rm.ts'
@@ -92,6 +94,17 @@ export function addFileCommands(program: Command): void {
     .option('--ext <extension>', 'extension that the id gets, up to 6 characters (default: that of the file)')
     .action((masterId: string, prefix: string, path: string, flags: SlaveFlags) =>
       withClient(flags, path, session => slave(session, { masterId, prefix, path }, flags)),
+    )
+  clusterCommand(
+    program,
+    'link <id> [master] [prefix]',
+    'make a file with the content of another one, or a slave file of a master, and print its id',
+    `dfs link group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
+     dfs link group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg group1/M00/00/1B/AQAAAGkf3nGAAAAqAAAQABcT3q4777.png _cover`,
+  )
+    .option('--ext <extension>', 'extension that the id gets, up to 6 characters (default: that of the file)')
+    .action((fileId: string, masterId: string | undefined, prefix: string | undefined, flags: LinkFlags) =>
+      withClient(flags, fileId, session => link(session, { fileId, masterId, prefix }, flags)),
     )
   addMetadataCommands(program)
   addAppenderCommands(program)

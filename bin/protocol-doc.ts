@@ -96,6 +96,14 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     request: 'name',
     reply: FILE,
   },
+  createLink: {
+    to: 'storage',
+    about:
+      'Makes a file with the content of another one, or a slave file of a master with that content; EEXIST if it is there.',
+    request:
+      "length of the master's name 8 (0: none), of the file's name 8, of the signature 8, group 16, prefix 16, extension 6, both names, the signature, which means nothing here",
+    reply: FILE,
+  },
   setMetadata: {
     to: 'storage',
     about: 'Sets the metadata of a file, in place of what it had or merged into it.',
@@ -123,7 +131,8 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
   },
   queryFileInfo: {
     to: 'storage',
-    about: 'What is known of a file.',
+    about:
+      'What is known of a file. Bits of the status of the request: 1, no CRC32 where the name does not say it; 2, nothing here.',
     request: FILE,
     reply: 'size 8, time in seconds 8, CRC32 8, source address 15 or 45, NUL 1',
   },

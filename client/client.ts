@@ -12,6 +12,7 @@ import {
   writeChange,
   writeDownload,
   writeGroupAndName,
+  writeLink,
   writeSetMetadata,
   writeSlave,
   writeUploadFields,
@@ -55,6 +56,14 @@ const IDLE_MS_MAX = 30_000
 export interface Progress {
   readonly bytes: number
   readonly totalBytes: number | undefined
+}
+
+/** What a link is called: see `createLink`. */
+export interface LinkOptions {
+  /** That of the file unless given. */
+  readonly extension?: string | undefined
+  readonly masterId?: string | undefined
+  readonly prefix?: string | undefined
 }
 
 export interface RequestOptions {
@@ -362,6 +371,22 @@ export class Client {
     const body = Buffer.from(parseFileId(fileId).name, 'latin1')
     const answer = await this.#retry(options, () =>
       this.#onOrderer(fileId, client => client.request(COMMANDS.regenerate, body)),
+    )
+    return { fileId: formatFileId(readGroupAndName(answer)) }
+  }
+
+  /**
+   * Makes a file with the content of another one, and says its new id: a plain file with the extension of that one unless given,
+   * or, with a master in its group and a prefix, a slave file. It does not end with the file that it was made of. A retry may
+   * leave a plain one behind. Rejects with `already_exists` if there is such a slave file.
+   */
+  async createLink(fileId: string, options: RequestOptions & LinkOptions = {}): Promise<{ fileId: string }> {
+    const { group, name } = parseFileId(fileId)
+    const { masterId, prefix = '', extension = extensionOf(name) } = options
+    const master = masterId === undefined ? '' : parseFileId(masterId).name
+    const body = writeLink({ group, master, name, prefix, extension })
+    const answer = await this.#retry(options, () =>
+      this.#onOrderer(masterId ?? fileId, client => client.request(COMMANDS.createLink, body)),
     )
     return { fileId: formatFileId(readGroupAndName(answer)) }
   }

@@ -7,6 +7,7 @@ export {
   Client,
   type DownloadOptions,
   type FileDetails,
+  type LinkOptions,
   type Progress,
   type RequestOptions,
   type Sink,

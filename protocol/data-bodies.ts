@@ -4,8 +4,8 @@
  */
 import { ACK_LEVELS, ACK_TIMEOUT_MS_MAX, type AckLevel, type Receipt } from './ack.ts'
 import { DfsError } from './errors.ts'
-import { GROUP_NAME_BYTES, isExtension } from './file-id.ts'
-import { readInt64, readString, writeInt64, writeString } from './frame.ts'
+import { FILE_NAME_BYTES_MAX, GROUP_NAME_BYTES, isExtension } from './file-id.ts'
+import { isSize, readInt64, readString, writeInt64, writeString } from './frame.ts'
 import { METADATA_BYTES_MAX } from './metadata.ts'
 
 /** How long an address is, without a NUL. */
@@ -26,14 +26,23 @@ export const RECEIPT_BYTES = 22
 /** `downloadFile` 14: offset 8, bytes 8 (0: to the end), then group 16 and name. */
 export const DOWNLOAD_FIXED_BYTES = 16
 /** The longest body of a query: group 16 and name, with FastDFS's limit of names. */
-export const NAME_BODY_BYTES_MAX = GROUP_NAME_BYTES + 127
+export const NAME_BODY_BYTES_MAX = GROUP_NAME_BYTES + FILE_NAME_BYTES_MAX
 
 /** `setMetadata` 13: length of the name 8, of the metadata 8, how 1 (`O` in place of, `M` merged), group 16, name, metadata. */
 export const SET_METADATA_FIXED_BYTES = 8 + 8 + 1 + GROUP_NAME_BYTES
-export const SET_METADATA_BYTES_MAX = SET_METADATA_FIXED_BYTES + 127 + METADATA_BYTES_MAX
+export const SET_METADATA_BYTES_MAX = SET_METADATA_FIXED_BYTES + FILE_NAME_BYTES_MAX + METADATA_BYTES_MAX
 
 /** `uploadSlave` 21: length of the master's name 8, size 8, prefix 16, extension 6, the master's name, then the content. */
 export const SLAVE_FIXED_BYTES = 8 + 8 + PREFIX_FIELD_BYTES + EXTENSION_FIELD_BYTES
+
+/**
+ * `createLink` 20: lengths of the master's name 8, of the file's name 8, of a signature 8, group 16, prefix 16, extension 6, the
+ * master's name, the file's name, the signature, which is FastDHT's and means nothing here.
+ */
+export const LINK_FIXED_BYTES = 8 + 8 + 8 + GROUP_NAME_BYTES + PREFIX_FIELD_BYTES + EXTENSION_FIELD_BYTES
+/** FastDFS's signatures are 24 bytes or less. */
+const SIGNATURE_BYTES_MAX = 64
+export const LINK_BYTES_MAX = LINK_FIXED_BYTES + 2 * FILE_NAME_BYTES_MAX + SIGNATURE_BYTES_MAX
 
 /** `append` 24: length of the name 8, size 8, name, then the bytes. */
 export const APPEND_FIXED_BYTES = 16
@@ -170,6 +179,46 @@ export function writeSlave({ sizeBytes, prefix, extension }: SlaveFields, master
   writeString(buffer, extension, 16 + PREFIX_FIELD_BYTES, EXTENSION_FIELD_BYTES)
   buffer.write(masterName, SLAVE_FIXED_BYTES, 'latin1')
   return buffer
+}
+
+/** Which file a link is made of; with a master, it gets a name of that, the prefix and the extension. */
+export interface LinkFields {
+  readonly group: string
+  /** Empty for none. */
+  readonly master: string
+  readonly name: string
+  readonly prefix: string
+  readonly extension: string
+}
+
+/** Reads the body of `createLink`. Throws `bad_request`. */
+export function readLink(buffer: Buffer): LinkFields {
+  const [masterBytes, nameBytes, signatureBytes] = [0, 8, 16].map(at => readInt64(buffer, at)) as [
+    number,
+    number,
+    number,
+  ]
+  const nameAt = LINK_FIXED_BYTES + masterBytes
+  const isSound = [masterBytes, nameBytes, signatureBytes].every(isSize) && nameBytes > 0
+  if (!isSound || nameAt + nameBytes + signatureBytes !== buffer.length)
+    throw new DfsError('bad_request', 'the lengths of names and signature are not those of the body')
+  return {
+    group: readString(buffer, 24, GROUP_NAME_BYTES),
+    master: buffer.toString('latin1', LINK_FIXED_BYTES, nameAt),
+    name: buffer.toString('latin1', nameAt, nameAt + nameBytes),
+    prefix: readString(buffer, 24 + GROUP_NAME_BYTES, PREFIX_FIELD_BYTES),
+    extension: readString(buffer, LINK_FIXED_BYTES - EXTENSION_FIELD_BYTES, EXTENSION_FIELD_BYTES),
+  }
+}
+
+export function writeLink({ group, master, name, prefix, extension }: LinkFields): Buffer {
+  const fixed = Buffer.alloc(LINK_FIXED_BYTES)
+  writeInt64(fixed, master.length, 0)
+  writeInt64(fixed, name.length, 8)
+  writeString(fixed, group, 24, GROUP_NAME_BYTES)
+  writeString(fixed, prefix, 24 + GROUP_NAME_BYTES, PREFIX_FIELD_BYTES)
+  writeString(fixed, extension, LINK_FIXED_BYTES - EXTENSION_FIELD_BYTES, EXTENSION_FIELD_BYTES)
+  return Buffer.concat([fixed, Buffer.from(master + name, 'latin1')])
 }
 
 /** The fixed part of `append`, `modify` and `truncate`, and the name: numbers of 8 bytes, of which the first is its length. */

@@ -20,6 +20,7 @@ export const COMMANDS = {
   setMetadata: 13,
   downloadFile: 14,
   getMetadata: 15,
+  createLink: 20,
   uploadSlave: 21,
   queryFileInfo: 22,
   uploadAppender: 23,
@@ -110,6 +111,11 @@ export function writeHeader(buffer: Buffer, command: number, lengthBytes: number
 /** Reads 8 bytes as a number; exact up to 2^53 either way, which no honest length or offset passes. */
 export function readInt64(buffer: Buffer, offset: number): number {
   return buffer.readInt32BE(offset) * 2 ** 32 + buffer.readUInt32BE(offset + 4)
+}
+
+/** Whether a number that came in 8 bytes can be a size or an offset. */
+export function isSize(number: number): boolean {
+  return Number.isSafeInteger(number) && number >= 0
 }
 
 /** Writes a non-negative number below 2^53 in 8 bytes. */

@@ -6,13 +6,14 @@
  */
 import { DfsError, ERRORS, type ErrorCode } from '../protocol/errors.ts'
 import { type FrameHeader, header } from '../protocol/frame.ts'
+import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
 import { FrameReader, type ReadTimeouts } from './frame-reader.ts'
 import { Silence } from './silence.ts'
 import type { Timers } from './timers.ts'
 import { type Cancel, type Clock, type Endpoint, type Socket, SocketError, type Sockets } from './world.ts'
 
-/** A reply read whole into memory has at most this many bytes: names, positions, file infos. */
-const REPLY_BYTES_MAX = 64 * 1024
+/** A reply read whole into memory has at most this many bytes: names, positions, file infos, and all metadata of a file. */
+const REPLY_BYTES_MAX = METADATA_BYTES_MAX
 
 /** How often a connection with requests under way is looked at. */
 const WATCH_MS = 500

@@ -114,6 +114,13 @@ export class FrameReader {
     }
   }
 
+  /** The next `count` bytes of the body in a buffer of their own: more than are shown in place, or to be kept. */
+  async copy(count: number): Promise<Buffer> {
+    const bytes = Buffer.allocUnsafe(count)
+    if ((await this.readBody(bytes)) < count) throw new RangeError(`${count} bytes are not in the body`)
+    return bytes
+  }
+
   /** Moves into `target` what is here of the body; returns how many bytes. */
   readBodyHere(target: Uint8Array): number {
     const count = Math.min(target.length, this.#bodyLeft, this.#end - this.#start)

@@ -1,18 +1,19 @@
 /** What happens to files of this source after they were made: one change of a name at a time, in the order they came. */
 import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, extensionOf, type FileNameParts } from '../protocol/file-id.ts'
+import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
 import { edgesOf } from './appender-files.ts'
 import { type Binlog, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import type { Effects } from './effects.ts'
 import type { IncomingFile } from './incoming-file.ts'
-import type { ChangeMetadata, Store, Stored } from './store.ts'
+import type { ChangeMetadata, CopyName, Store, Stored } from './store.ts'
 import type { StorePaths } from './store-paths.ts'
 import type { OpenFile } from './stored-file.ts'
 import { Turns } from './turns.ts'
 
 export interface ChangeParts {
-  readonly store: Pick<Store, 'has' | 'open' | 'create' | 'receive' | 'readMetadata' | 'receiveMetadata'>
+  readonly store: Pick<Store, 'has' | 'open' | 'read' | 'create' | 'receive' | 'readMetadata' | 'receiveMetadata'>
   readonly paths: StorePaths
   readonly binlog: Binlog
   readonly effects: Effects
@@ -107,28 +108,45 @@ export class FileChanges {
     return changed !== undefined
   }
 
+  /** Of an appender file, what it is between two changes. The others do not change where they lie, and need no turn. */
+  copy(name: string, as: CopyName, buffer: Buffer): Promise<Stored | undefined> {
+    const copied = () => this.#copy(name, as, buffer)
+    return decodeFileName(name).kind === 'appender' ? this.#turns.take(name, copied) : copied()
+  }
+
   /** Copies the file, with its metadata, and then deletes it: in between both are there. */
   regenerate(name: string): Promise<Stored | undefined> {
-    const { store } = this.#parts
     const file = admitAppender(name)
     return this.#turns.take(name, async () => {
-      const opened = await store.open(name)
-      if (opened === undefined) return undefined
-      const copy = await store.receive(file.storePathIndex, opened.sizeBytes)
-      try {
-        await copyBlocks(opened, copy)
-      } catch (error) {
-        await copy.discard()
-        throw error
-      } finally {
-        await opened.close()
-      }
-      const stored = await store.create(copy, { extension: extensionOf(file.tail), uploadId: undefined })
-      const metadata = await store.readMetadata(file)
+      const as = { slaveName: undefined, extension: extensionOf(file.tail) }
+      const stored = await this.#copy(name, as, Buffer.allocUnsafe(BLOCK_BYTES))
+      if (stored === undefined) return undefined
+      const metadata = await this.#parts.store.readMetadata(file)
       if (metadata !== undefined) await this.changeMetadata(stored.name, async () => metadata)
       await this.#delete(name)
       return stored
     })
+  }
+
+  async #copy(name: string, { slaveName, extension }: CopyName, buffer: Buffer): Promise<Stored | undefined> {
+    const { store } = this.#parts
+    const content = await contentOf(store, name, buffer)
+    if (content === undefined) return undefined
+    try {
+      const storePathIndex = slaveName === undefined ? STORE_PATH_ANY : decodeFileName(slaveName).storePathIndex
+      const kind = slaveName === undefined ? 'plain' : 'slave'
+      const copy = await store.receive(storePathIndex, content.sizeBytes, kind)
+      try {
+        for await (const piece of content.pieces()) await copy.write(piece)
+      } catch (error) {
+        await copy.discard()
+        throw error
+      }
+      if (slaveName !== undefined) return await this.createSlave(copy, slaveName)
+      return await store.create(copy, { extension, uploadId: undefined })
+    } finally {
+      await content.close()
+    }
   }
 
   async #delete(name: string): Promise<boolean> {
@@ -182,10 +200,28 @@ function admitAppender(name: string): FileNameParts {
   return file
 }
 
-async function copyBlocks(from: OpenFile, to: IncomingFile): Promise<void> {
-  const buffer = Buffer.allocUnsafe(BLOCK_BYTES)
-  for (let block = 0; block * BLOCK_BYTES < from.sizeBytes; block++)
-    await to.write(await from.readBlocks(block, buffer))
+/** What a file holds, checked, by pieces that are good until the next one; undefined if it is not here. */
+async function contentOf(store: ChangeParts['store'], name: string, buffer: Buffer): Promise<Content | undefined> {
+  const file = decodeFileName(name)
+  if (file.slot === undefined) {
+    const opened = await store.open(name)
+    return (
+      opened && { sizeBytes: opened.sizeBytes, pieces: () => blocksOf(opened, buffer), close: () => opened.close() }
+    )
+  }
+  const packed = await store.read(name, file, buffer)
+  return packed && { sizeBytes: packed.length, pieces: () => [packed], close: async () => {} }
+}
+
+interface Content {
+  readonly sizeBytes: number
+  readonly pieces: () => AsyncIterable<Buffer> | Iterable<Buffer>
+  readonly close: () => Promise<void>
+}
+
+async function* blocksOf(file: OpenFile, buffer: Buffer): AsyncGenerator<Buffer, void, void> {
+  for (let block = 0; block * BLOCK_BYTES < file.sizeBytes; block++)
+    yield await file.readBlocks(block, buffer.subarray(0, BLOCK_BYTES))
 }
 
 function ignore(): void {}

@@ -31,7 +31,16 @@ import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './s
 import { REUSE, SlotSpace } from './slot-space.ts'
 import { SlotWriter } from './slot-writer.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
-import type { ChangeMetadata, PackedUpload, RecoveryReport, Shipment, Store, Stored, Upload } from './store.ts'
+import type {
+  ChangeMetadata,
+  CopyName,
+  PackedUpload,
+  RecoveryReport,
+  Shipment,
+  Store,
+  Stored,
+  Upload,
+} from './store.ts'
 import type { StoreOptions } from './store-options.ts'
 import type { StorePath } from './store-path.ts'
 import { StorePaths } from './store-paths.ts'
@@ -207,6 +216,10 @@ export class FileStore implements Store {
 
   regenerate(name: string): Promise<Stored | undefined> {
     return this.#changes.regenerate(name)
+  }
+
+  copy(name: string, as: CopyName, buffer: Buffer): Promise<Stored | undefined> {
+    return this.#changes.copy(name, as, buffer)
   }
 
   packs(sizeBytes: number): boolean {

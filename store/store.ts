@@ -70,6 +70,12 @@ export interface PackedUpload extends Upload {
   readonly crc32: number
 }
 
+/** What a copy is called: as a slave file, or as a new one with an extension. */
+export interface CopyName {
+  readonly slaveName: string | undefined
+  readonly extension: string
+}
+
 /** Makes new metadata; `before` reads what there is. */
 export type ChangeMetadata = (before: () => Promise<Buffer | undefined>) => Promise<Buffer>
 
@@ -108,6 +114,11 @@ export interface Store {
   truncateAppender(name: string, sizeBytes: number): Promise<boolean>
   /** Makes a plain file of an appender file of this source, under a new name; undefined if it is not here. */
   regenerate(name: string): Promise<Stored | undefined>
+  /**
+   * Makes a file of this source with the content of another one, whoever's that is; undefined if it is not here. `buffer` has
+   * room for its slot, or for a block. Rejects with `already_exists`.
+   */
+  copy(name: string, as: CopyName, buffer: Buffer): Promise<Stored | undefined>
   /** Whether a file of this size is packed into a segment. */
   packs(sizeBytes: number): boolean
   /**

@@ -121,6 +121,12 @@ function readSlot(store: string, file: FileNameParts): Buffer | undefined {
   return isHere ? slot.subarray(SLOT_HEADER_BYTES, SLOT_HEADER_BYTES + header.sizeBytes) : undefined
 }
 
+/** How much memory a process has. */
+export function residentBytes(pid: number): number {
+  const kib = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
+  return Number(kib) * 1024
+}
+
 /** Whether a process lives; one that has ended and was not collected does not. */
 export function isAlive(pid: number): boolean {
   try {

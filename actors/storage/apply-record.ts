@@ -87,7 +87,7 @@ function kindOf({ file: { kind }, record }: ShippedRecord): FileKind {
 
 async function receiveMetadata({ store }: PortContext, { body }: FrameRequest, { file, record }: ShippedRecord) {
   if (body.bodyLeft > METADATA_FILE_BYTES_MAX) throw new DfsError('too_large', 'no file has so much metadata')
-  const metadata = decodeMetadata(await body.bytes(body.bodyLeft))
+  const metadata = decodeMetadata(await body.copy(body.bodyLeft))
   if (metadata === undefined) throw new DfsError('digest_mismatch', `the metadata of ${record.name} is damaged`)
   return store.receiveMetadata(file, metadata)
 }

@@ -9,7 +9,7 @@ import {
 } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { FILE_NAME_BYTES_MAX, type FileNameParts } from '../../protocol/file-id.ts'
-import { COMMANDS, readInt64 } from '../../protocol/frame.ts'
+import { COMMANDS, isSize, readInt64 } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
 import { acknowledge, admitAck } from './acknowledge.ts'
@@ -142,8 +142,4 @@ async function readName({ body }: FrameRequest, fixedBytes: number): Promise<Nam
   const head = Buffer.concat([copy, await body.bytes(nameBytes)])
   const name = head.toString('latin1', fixedBytes)
   return { name, file: admitFile(name), head }
-}
-
-function isSize(number: number): boolean {
-  return Number.isSafeInteger(number) && number >= 0
 }

@@ -2,7 +2,7 @@
 import { DOWNLOAD_FIXED_BYTES, readDownload, writeDownload } from '../../protocol/data-bodies.ts'
 import { DfsError, toDfsError } from '../../protocol/errors.ts'
 import type { FileNameParts } from '../../protocol/file-id.ts'
-import { COMMANDS } from '../../protocol/frame.ts'
+import { COMMANDS, isSize } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
@@ -43,6 +43,8 @@ function download(context: PortContext, request: FrameRequest, bytes: Buffer): F
   const wanted = readDownload(bytes)
   request.bodyTaken()
   admitGroup(context, wanted)
+  if (!isSize(wanted.offset) || !isSize(wanted.length))
+    throw new DfsError('bad_range', 'a range has an offset and a length')
   context.counts.downloads++
   const hot = context.store.cached(wanted.name)
   if (hot === undefined) return downloadFromDisk(context, request, wanted)
@@ -273,8 +275,7 @@ async function relay(context: PortContext, body: FrameReader, send: Send): Promi
 
 /** The bytes that are meant: what lies past the end is cut off, as FastDFS does. Throws `bad_range`. */
 function rangeOf(sizeBytes: number, { offset, length }: Wanted): { from: number; until: number } {
-  const sound = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 0
-  if (!sound || offset > sizeBytes || (offset === sizeBytes && sizeBytes > 0)) {
+  if (offset > sizeBytes || (offset === sizeBytes && sizeBytes > 0)) {
     throw new DfsError('bad_range', `the file has ${sizeBytes} bytes`)
   }
   return { from: offset, until: length === 0 ? sizeBytes : Math.min(sizeBytes, offset + length) }

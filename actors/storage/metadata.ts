@@ -21,7 +21,7 @@ export async function setMetadata(context: PortContext, request: FrameRequest): 
   const { lengthBytes } = request
   if (lengthBytes <= SET_METADATA_FIXED_BYTES || lengthBytes > SET_METADATA_BYTES_MAX)
     throw new DfsError('bad_request', 'this command names a file and gives its metadata')
-  const body = await request.body.bytes(lengthBytes)
+  const body = await request.body.copy(lengthBytes)
   request.bodyTaken()
   const { group, name, metadata, merges } = readSetMetadata(body)
   const file = admitName(context, { group, name })

@@ -15,16 +15,25 @@ export async function passOn(
   const { body, command } = request
   const bytes = head.length + body.bodyLeft
   const buffer = await context.blocks.acquirePiece(PIECE_BYTES)
+  const sendAll = async (pass: (parts: readonly Uint8Array[]) => Promise<void>) => {
+    await pass([head])
+    while (body.bodyLeft > 0) await pass([buffer.subarray(0, await body.readBody(buffer))])
+  }
+  let sent: Promise<void> | undefined
+  const send = (pass: (parts: readonly Uint8Array[]) => Promise<void>) => {
+    sent = sendAll(pass)
+    return sent
+  }
   try {
-    const answer = await askSource(context, request, file, client => {
-      const send = async (pass: (parts: readonly Uint8Array[]) => Promise<void>) => {
-        await pass([head])
-        while (body.bodyLeft > 0) await pass([buffer.subarray(0, await body.readBody(buffer))])
-      }
-      return client.exchange(command, bytes, send, receiveWhole)
-    })
+    const answer = await askSource(context, request, file, client =>
+      client.exchange(command, bytes, send, receiveWhole),
+    )
     return { status: 0, parts: [answer] }
   } finally {
+    // A source that refuses answers before it has all; until then the body is read, and into this buffer.
+    await sent?.catch(ignore)
     context.blocks.release(buffer)
   }
 }
+
+function ignore(): void {}

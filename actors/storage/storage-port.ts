@@ -7,6 +7,7 @@ import type { Gatekeeper } from '../../runtime/handshake.ts'
 import { DiskError, isFull } from '../../runtime/world.ts'
 import { syncPosition, syncRecord, syncRun } from './apply-record.ts'
 import { append, modify, regenerate, truncate, uploadAppender } from './change-appender.ts'
+import { createLink } from './create-link.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
 import { getMetadata, setMetadata } from './metadata.ts'
@@ -25,6 +26,7 @@ const COUNTED = new Map([
   [COMMANDS.uploadStream, tallyOf('upload')],
   [COMMANDS.uploadSlave, tallyOf('upload')],
   [COMMANDS.uploadAppender, tallyOf('upload')],
+  [COMMANDS.createLink, tallyOf('create_link')],
   [COMMANDS.append, tallyOf('append')],
   [COMMANDS.modify, tallyOf('modify')],
   [COMMANDS.truncate, tallyOf('truncate')],
@@ -55,6 +57,8 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return queryFileInfo(context, request)
       case COMMANDS.uploadSlave:
         return uploadSlave(context, request)
+      case COMMANDS.createLink:
+        return createLink(context, request)
       case COMMANDS.uploadAppender:
         return uploadAppender(context, request)
       case COMMANDS.append:

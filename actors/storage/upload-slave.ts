@@ -44,7 +44,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
 }
 
 /** Resolves if another member has the master, though its source does not. */
-async function askForMaster(context: PortContext, request: FrameRequest, name: string): Promise<void> {
+export async function askForMaster(context: PortContext, request: FrameRequest, name: string): Promise<void> {
   const body = writeGroupAndName(context.store.group, name)
   await askAbout(context, request, { name, file: admitFile(name) }, client =>
     client.request(COMMANDS.queryFileInfo, body),

@@ -343,6 +343,14 @@ describe('the dfs command', () => {
       expect((await run(['download', slave!, '-o', '-'])).stdout.toString()).to.equal('more')
       expect((await run(['slave', fileId, '_small', path])).code).to.equal(1)
 
+      const [link] = await lines('link', slave!)
+      expect(link).to.match(/\.log$/)
+      expect(await lines('link', slave!, fileId, '_linked')).to.deep.equal([`${fileId}_linked.log`])
+      for (const made of [link!, `${fileId}_linked.log`]) {
+        expect((await run(['download', made, '-o', '-'])).stdout.toString()).to.equal('more')
+      }
+      expect((await run(['link', slave!, fileId, '_linked'])).code).to.equal(1)
+
       const [appender] = await lines('upload', '--appender', path)
       await lines('append', appender!, path)
       await lines('modify', appender!, path, '--offset', '2')

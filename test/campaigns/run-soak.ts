@@ -3,10 +3,9 @@
  * of each after the first 1,000 files, after 300 MiB up and down, and after all files, each after 30 s of rest.
  */
 import { createHash, randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Client } from '../../client/client.ts'
-import { RunningCluster } from '../running-cluster.ts'
+import { RunningCluster, residentBytes } from '../running-cluster.ts'
 import { until } from '../until.ts'
 
 const FIRST_FILES = 1_000
@@ -70,11 +69,6 @@ function inSync({ storages }: Awaited<ReturnType<Client['status']>>): boolean {
       return position?.timeMs === source.binlogEnd.timeMs
     }),
   )
-}
-
-function residentBytes(pid: number): number {
-  const kib = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1]
-  return Number(kib) * 1024
 }
 
 function mib(bytes: number): string {

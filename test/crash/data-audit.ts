@@ -74,7 +74,7 @@ export function bytesOnDisk(dataDirectory: string, name: string): Buffer | undef
 }
 
 /** Names of the files that are whole in their slots. */
-function packedFiles(dataDirectory: string): string[] {
+export function packedFiles(dataDirectory: string): string[] {
   const names: string[] = []
   for (const path of filesBelow(segmentsIn(dataDirectory)).keys()) {
     const [storageId = 0, segmentId = 0] = path.split(sep).map(Number)

@@ -6,6 +6,7 @@ import {
   readDownload,
   readFileInfo,
   readGroupAndName,
+  readLink,
   readUploaded,
   readUploadFields,
   readUploadHead,
@@ -14,13 +15,14 @@ import {
   writeDownload,
   writeFileInfo,
   writeGroupAndName,
+  writeLink,
   writeReceipt,
   writeUploadFields,
   writeUploadHead,
   writeUploadStream,
 } from '../../protocol/data-bodies.ts'
 import { HEADER_BYTES } from '../../protocol/frame.ts'
-import { GOLDEN_FRAMES } from './fastdfs-golden.ts'
+import { golden } from '../fastdfs-golden.ts'
 
 const NAME = 'M00/03/AC/CucHC2sAiuGARzrjAAAADcRYHyQ923.txt'
 const bodyOf = (hex: string) => Buffer.from(hex, 'hex').subarray(HEADER_BYTES)
@@ -29,13 +31,13 @@ const groups = fc.stringMatching(/^[A-Za-z0-9]{1,16}$/)
 
 describe('body of an upload', () => {
   it('is what FastDFS sends', () => {
-    const body = bodyOf(GOLDEN_FRAMES.upload.request)
+    const body = bodyOf(golden('s.upload').request)
     const fields = { storePathIndex: 0, sizeBytes: 13, extension: 'txt' }
     expect(readUploadFields(body)).to.deep.equal(fields)
     expect(writeUploadFields(fields).equals(body.subarray(0, UPLOAD_FIXED_BYTES))).to.equal(true)
     expect(body.toString('latin1', UPLOAD_FIXED_BYTES)).to.equal('hello fastdfs')
-    expect(readUploadFields(bodyOf(GOLDEN_FRAMES.uploadAnyPath.request)).storePathIndex).to.equal(0xff)
-    expect(readUploadFields(bodyOf(GOLDEN_FRAMES.uploadWithoutExtension.request)).extension).to.equal('')
+    expect(readUploadFields(bodyOf(golden('s.upload_path_FF').request)).storePathIndex).to.equal(0xff)
+    expect(readUploadFields(bodyOf(golden('s.upload_noext').request)).extension).to.equal('')
   })
 
   it('is read back as it was written', () => {
@@ -101,11 +103,11 @@ describe('body with a group and a name', () => {
   it('is what FastDFS sends and answers', () => {
     const expected = { group: 'group1', name: NAME }
     for (const hex of [
-      GOLDEN_FRAMES.upload.reply,
-      GOLDEN_FRAMES.fileInfo.request,
-      GOLDEN_FRAMES.delete.request,
-      GOLDEN_FRAMES.fetchOne.request,
-      GOLDEN_FRAMES.queryUpdate.request,
+      golden('s.upload').reply,
+      golden('s.file_info').request,
+      golden('s.delete').request,
+      golden('fetch_one').request,
+      golden('query_update').request,
     ]) {
       expect(readGroupAndName(bodyOf(hex))).to.deep.equal(expected)
       expect(writeGroupAndName('group1', NAME).equals(bodyOf(hex))).to.equal(true)
@@ -126,10 +128,10 @@ describe('body of a download', () => {
   it('is what FastDFS sends', () => {
     const whole = { offset: 0, length: 0, group: 'group1', name: NAME }
     const range = { ...whole, offset: 6, length: 4 }
-    expect(readDownload(bodyOf(GOLDEN_FRAMES.download.request))).to.deep.equal(whole)
-    expect(readDownload(bodyOf(GOLDEN_FRAMES.downloadRange.request))).to.deep.equal(range)
-    expect(writeDownload(whole).equals(bodyOf(GOLDEN_FRAMES.download.request))).to.equal(true)
-    expect(writeDownload(range).equals(bodyOf(GOLDEN_FRAMES.downloadRange.request))).to.equal(true)
+    expect(readDownload(bodyOf(golden('s.download').request))).to.deep.equal(whole)
+    expect(readDownload(bodyOf(golden('s.download_range').request))).to.deep.equal(range)
+    expect(writeDownload(whole).equals(bodyOf(golden('s.download').request))).to.equal(true)
+    expect(writeDownload(range).equals(bodyOf(golden('s.download_range').request))).to.equal(true)
   })
 
   it('is read back as it was written', () => {
@@ -138,13 +140,36 @@ describe('body of a download', () => {
   })
 })
 
+describe('body of a link', () => {
+  const link = { group: 'group1', master: NAME, name: `${NAME}x`, prefix: '_150x150', extension: 'jpg' }
+
+  it('has the lengths, group, prefix and extension, both names and a signature, in this order', () => {
+    const numbers = [NAME.length, NAME.length + 1, 0].map(length => length.toString(16).padStart(16, '0')).join('')
+    const fields = ['group1'.padEnd(16, '\0'), '_150x150'.padEnd(16, '\0'), 'jpg'.padEnd(6, '\0'), NAME, `${NAME}x`]
+    expect(writeLink(link).toString('hex')).to.equal(numbers + Buffer.from(fields.join(''), 'latin1').toString('hex'))
+    expect(readLink(writeLink(link))).to.deep.equal(link)
+    const alone = { ...link, master: '', prefix: '' }
+    expect(readLink(writeLink(alone))).to.deep.equal(alone)
+  })
+
+  it('is refused if its lengths are not those of its parts', () => {
+    for (const at of [0, 8, 16]) {
+      for (const number of [-1n, -(2n ** 63n), 2n ** 63n - 1n, 2n ** 32n, 1n]) {
+        const body = writeLink(link)
+        body.writeBigInt64BE(BigInt.asIntN(64, body.readBigInt64BE(at) + number), at)
+        expect(() => readLink(body), `${at} ${number}`).to.throw('lengths')
+      }
+    }
+  })
+})
+
 describe('reply with file info', () => {
   it('is what FastDFS answers, the sign of the CRC32 drawn out', () => {
     const info = { sizeBytes: 13, mtimeS: 0x6b008ae1, crc32: 0xc4581f24, sourceIp: '10.231.7.11' }
-    const body = bodyOf(GOLDEN_FRAMES.fileInfo.reply)
+    const body = bodyOf(golden('s.file_info').reply)
     expect(readFileInfo(body)).to.deep.equal(info)
     expect(writeFileInfo(info).equals(body)).to.equal(true)
-    expect(readFileInfo(bodyOf(GOLDEN_FRAMES.appenderInfo.reply))).to.include({ sizeBytes: 4, crc32: 0xe1d7732e })
+    expect(readFileInfo(bodyOf(golden('s.appender_info').reply))).to.include({ sizeBytes: 4, crc32: 0xe1d7732e })
   })
 
   it('is read back as it was written', () => {

@@ -15,7 +15,8 @@ import {
   STORAGE_ID_MAX,
   tailOf,
 } from '../../protocol/file-id.ts'
-import { GOLDEN_ADDRESS, GOLDEN_FRAMES, GOLDEN_NAMES, GOLDEN_TIME_S } from './fastdfs-golden.ts'
+import { golden } from '../fastdfs-golden.ts'
+import { GOLDEN_ADDRESS, GOLDEN_NAMES, GOLDEN_TIME_S } from './fastdfs-names.ts'
 
 const GOOD = 'M00/0A/3F/CucJC2sAo2mAWVuwAAAQAFbd8iY833.jpg'
 
@@ -77,15 +78,15 @@ describe('file name', () => {
 
   it('in the replies of FastDFS says the same as its file info', () => {
     const nameIn = (hex: string) => Buffer.from(hex, 'hex').toString('latin1', 26)
-    for (const frame of ['upload', 'uploadAnyPath', 'uploadWithoutExtension'] as const) {
-      const parts = decodeFileName(nameIn(GOLDEN_FRAMES[frame].reply))
+    for (const frame of ['s.upload', 's.upload_path_FF', 's.upload_noext']) {
+      const parts = decodeFileName(nameIn(golden(frame).reply))
       expect(parts, frame).to.include({ kind: 'plain', sizeBytes: 13, crc32: 0xc4581f24, address: '10.231.7.11' })
     }
-    expect(decodeFileName(nameIn(GOLDEN_FRAMES.uploadAppender.reply))).to.include({
+    expect(decodeFileName(nameIn(golden('s.upload_appender').reply))).to.include({
       kind: 'appender',
       crc32: 0x352441c2,
     })
-    expect(decodeFileName(nameIn(GOLDEN_FRAMES.uploadSlave.reply))).to.include({ kind: 'slave', sizeBytes: undefined })
+    expect(decodeFileName(nameIn(golden('s.upload_slave').reply))).to.include({ kind: 'slave', sizeBytes: undefined })
   })
 
   it('says after encoding what was encoded', () => {

@@ -11,20 +11,20 @@ import {
   writeInt64,
   writeString,
 } from '../../protocol/frame.ts'
-import { GOLDEN_FRAMES } from './fastdfs-golden.ts'
+import { EXCHANGES, golden } from '../fastdfs-golden.ts'
 
 const int64Of = (hex: string) => readInt64(Buffer.from(hex, 'hex'), 0)
 
 describe('frame', () => {
   it('has the header FastDFS gives it', () => {
-    expect(header(COMMANDS.activeTest, 0).toString('hex')).to.equal(GOLDEN_FRAMES.activeTest.request)
-    expect(header(COMMANDS.reply, 0).toString('hex')).to.equal(GOLDEN_FRAMES.activeTest.reply)
-    expect(header(COMMANDS.reply, 0, 2).toString('hex')).to.equal(GOLDEN_FRAMES.fileInfoMissing.reply)
-    expect(header(COMMANDS.queryStoreWithoutGroup, 0).toString('hex')).to.equal(GOLDEN_FRAMES.storeOne.request)
+    expect(header(COMMANDS.activeTest, 0).toString('hex')).to.equal(golden('active_test').request)
+    expect(header(COMMANDS.reply, 0).toString('hex')).to.equal(golden('active_test').reply)
+    expect(header(COMMANDS.reply, 0, 2).toString('hex')).to.equal(golden('s.file_info_missing').reply)
+    expect(header(COMMANDS.queryStoreWithoutGroup, 0).toString('hex')).to.equal(golden('store_one').request)
   })
 
   it('says in its header how long its body is', () => {
-    for (const { request, reply } of Object.values(GOLDEN_FRAMES)) {
+    for (const { request, reply } of EXCHANGES) {
       for (const bytes of [Buffer.from(request, 'hex'), Buffer.from(reply, 'hex')]) {
         const { lengthBytes, command, status } = readHeader(bytes, 0)
         expect(lengthBytes).to.equal(bytes.length - HEADER_BYTES)

@@ -8,7 +8,7 @@ import {
   textsOf,
   writeMetadata,
 } from '../../protocol/metadata.ts'
-import { GOLDEN_FRAMES } from './fastdfs-golden.ts'
+import { golden } from '../fastdfs-golden.ts'
 
 const bytes = (max: number, min: number) =>
   fc.uint8Array({ minLength: min, maxLength: max }).map(array => {
@@ -30,7 +30,7 @@ describe('metadata', () => {
   })
 
   it('is what FastDFS makes of the same', () => {
-    const body = Buffer.from(GOLDEN_FRAMES.getMetadata.reply, 'hex').subarray(10)
+    const body = Buffer.from(golden('s.getmeta').reply, 'hex').subarray(10)
     expect(textsOf(readMetadata(body))).to.deep.equal({ author: 'me', width: '100' })
     expect(writeMetadata(metadataOf({ width: '100', author: 'me' }))).to.deep.equal(body)
   })

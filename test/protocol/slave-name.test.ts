@@ -1,16 +1,16 @@
 import { expect } from 'chai'
 import { readGroupAndName, readSlaveFields, SLAVE_FIXED_BYTES, writeSlave } from '../../protocol/data-bodies.ts'
 import { slaveNameOf } from '../../protocol/file-id.ts'
-import { GOLDEN_FRAMES } from './fastdfs-golden.ts'
+import { golden } from '../fastdfs-golden.ts'
 
 const MASTER = 'M00/03/AC/CucHC3sAiuGARzrjAAAADcRYHyQ923.txt'
 
 describe('name of a slave file', () => {
   it('is what FastDFS makes of the same request, which is written as it was', () => {
-    const body = Buffer.from(GOLDEN_FRAMES.uploadSlave.request, 'hex').subarray(10)
+    const body = Buffer.from(golden('s.upload_slave').request, 'hex').subarray(10)
     const { masterBytes, ...fields } = readSlaveFields(body)
     const master = body.toString('latin1', SLAVE_FIXED_BYTES, SLAVE_FIXED_BYTES + masterBytes)
-    const { name } = readGroupAndName(Buffer.from(GOLDEN_FRAMES.uploadSlave.reply, 'hex').subarray(10))
+    const { name } = readGroupAndName(Buffer.from(golden('s.upload_slave').reply, 'hex').subarray(10))
     expect(slaveNameOf(master, fields.prefix, fields.extension)).to.equal(name)
     expect(Buffer.concat([writeSlave(fields, master), Buffer.from('SLAV')])).to.deep.equal(body)
   })

@@ -10,7 +10,7 @@ import {
   writeVolumePart,
 } from '../../protocol/statistics-structs.ts'
 import { groupView, storageView } from '../bin/cluster-view.ts'
-import { TRACKER_EXCHANGES } from './fastdfs-tracker-exchanges.ts'
+import { golden } from '../fastdfs-golden.ts'
 
 const MIB = 2 ** 20
 const NOW_MS = 1_800_000_000_900
@@ -45,12 +45,12 @@ describe('a struct for monitoring tools', () => {
   )
 
   it('of a group is what FastDFS answers, field by field', () => {
-    const golden = Buffer.from(TRACKER_EXCHANGES.listOneGroup.reply, 'hex').subarray(HEADER_BYTES)
-    const [totalBytes, diskFreeBytes, reservedBytes] = numbers(golden, 17, 3).map(mib => mib * MIB)
+    const expected = Buffer.from(golden('list_one_group').reply, 'hex').subarray(HEADER_BYTES)
+    const [totalBytes, diskFreeBytes, reservedBytes] = numbers(expected, 17, 3).map(mib => mib * MIB)
     const view = groupView({ port: 23000, totalBytes, diskFreeBytes, reservedBytes } as Partial<
       ReturnType<typeof groupView>
     >)
-    expect(writeGroupStat(view).toString('hex')).equal(golden.toString('hex'))
+    expect(writeGroupStat(view).toString('hex')).equal(expected.toString('hex'))
     const reusable = writeGroupStat({ ...view, reusableBytes: 3 * MIB })
     expect(numbers(reusable, 41, 1)).deep.equal([3])
     expect(readString(writeGroupStat({ ...view, group: 'G'.repeat(16) }), 0, 17)).equal('G'.repeat(16))
@@ -105,11 +105,11 @@ describe('a struct for monitoring tools', () => {
   })
 
   it('in short is what FastDFS answers', () => {
-    const golden = Buffer.from(TRACKER_EXCHANGES.storageStatus.reply, 'hex').subarray(HEADER_BYTES)
+    const expected = Buffer.from(golden('storage_status').reply, 'hex').subarray(HEADER_BYTES)
     const brief = writeStorageBrief(storageView(7, { ip: '10.231.7.11', port: 23000 }))
     // FastDFS's id is the address.
-    golden.fill(0, 5, 21).write('7', 5)
-    expect(brief.toString('hex')).equal(golden.toString('hex'))
+    expected.fill(0, 5, 21).write('7', 5)
+    expect(brief.toString('hex')).equal(expected.toString('hex'))
   })
 
   it('of a storage server in a list of all has every number at its place', () => {

@@ -3,10 +3,9 @@ import { IPV4_BYTES, IPV6_BYTES } from '../../protocol/data-bodies.ts'
 import { HEADER_BYTES, readString } from '../../protocol/frame.ts'
 import { formatAddress, parseAddress, writeServers, writeStorageIds } from '../../protocol/tracker-bodies.ts'
 import { storageView } from '../bin/cluster-view.ts'
-import { TRACKER_EXCHANGES } from './fastdfs-tracker-exchanges.ts'
+import { golden } from '../fastdfs-golden.ts'
 
-type Exchange = keyof typeof TRACKER_EXCHANGES
-const repliedTo = (name: Exchange) => Buffer.from(TRACKER_EXCHANGES[name].reply, 'hex').subarray(HEADER_BYTES)
+const repliedTo = (name: string) => Buffer.from(golden(name).reply, 'hex').subarray(HEADER_BYTES)
 
 describe('reply with servers', () => {
   const [first, second] = [11, 12].map(last => ({ ip: `10.231.7.${last}`, port: 23000 })) as [Server, Server]
@@ -15,12 +14,12 @@ describe('reply with servers', () => {
 
   it('is what FastDFS answers', () => {
     for (const [name, servers, more] of [
-      ['storeOne', [first], { storePathIndex: 0 }],
-      ['storeOneGroup', [second], { storePathIndex: 0 }],
-      ['storeAll', [first, second], { storePathIndex: 0 }],
-      ['fetchOne', [first], {}],
-      ['queryUpdate', [first], {}],
-      ['fetchAllOld', [first, second], {}],
+      ['store_one', [first], { storePathIndex: 0 }],
+      ['store_one_group', [second], { storePathIndex: 0 }],
+      ['store_all', [first, second], { storePathIndex: 0 }],
+      ['fetch_one', [first], {}],
+      ['query_update', [first], {}],
+      ['fetch_all_old', [first, second], {}],
     ] as const) {
       expect(writeServers({ group, servers, ...more }, IPV4_BYTES).equals(repliedTo(name)), name).equal(true)
     }

@@ -130,6 +130,8 @@ describe('the data port of a storage server', function () {
     ['a name that is none', frame(COMMANDS.queryFileInfo, writeGroupAndName('group1', 'M00/00/00/nothing')), EINVAL],
     ['a foreign group', frame(COMMANDS.queryFileInfo, writeGroupAndName('group2', unknownName())), EINVAL],
     ['a name without a file', frame(COMMANDS.queryFileInfo, writeGroupAndName('group1', '')), EINVAL],
+    ['a range before the beginning', frame(COMMANDS.downloadFile, download(-1, 0)), EINVAL],
+    ['a negative length of a range', frame(COMMANDS.downloadFile, download(0, -1)), EINVAL],
     ['a private command without proof', frame(COMMANDS.uploadOnce, Buffer.alloc(40)), EACCES],
     [
       'a sync record without proof',
@@ -199,6 +201,14 @@ function lyingUpload(saidBytes: number, sentBytes: number): Buffer {
   const fields = writeUploadFields({ storePathIndex: 0, sizeBytes: 0, extension: '' })
   fields.writeBigInt64BE(BigInt(saidBytes), 1)
   return frame(COMMANDS.uploadFile, Buffer.concat([fields, Buffer.alloc(sentBytes)]))
+}
+
+/** A download of a file that is at nobody known here, so that it would be passed on. */
+function download(offset: number, length: number): Buffer {
+  const body = writeDownload({ offset: 0, length: 0, group: 'group1', name: unknownName() })
+  body.writeBigInt64BE(BigInt(offset), 0)
+  body.writeBigInt64BE(BigInt(length), 8)
+  return body
 }
 
 /** A well-formed name of a source that nobody knows. */
