@@ -4,6 +4,7 @@ import { ACK_LEVELS } from '../protocol/ack.ts'
 import { append, type ModifyFlags, modify, regenerate, truncate } from './appender.ts'
 import { type DownloadFlags, download } from './download.ts'
 import { info } from './info.ts'
+import { type ListFlags, ls, parseSince } from './ls.ts'
 import { type MetaSetFlags, metaGet, metaSet } from './meta.ts'
 import { EXIT_CODES_HELP } from './output.ts'
 import { rm } from './rm.ts'
@@ -74,6 +75,23 @@ export function addFileCommands(program: Command): void {
   ).action((fileIds: string[], flags: ClusterFlags) =>
     withClient(flags, 'info', session => info(session, fileIds, flags)),
   )
+
+  clusterCommand(
+    program,
+    'ls',
+    'list files, one a line: time of creation, kind, size, CRC32 and id',
+    `dfs ls --group group1
+     dfs ls --since 24h --json
+     dfs ls --prefix group1/M00/0A`,
+    '--subject-prefix',
+  )
+    .option('--group <name>', 'files of this group only')
+    .option('--since <time>', 'files made since then: a date or time, or how long ago, such as 36h or 7d', parseSince)
+    .option('--prefix <text>', 'files whose id begins like this')
+    .option('--partial', 'do without storage servers that cannot be asked; what only they have is not listed')
+    .action((flags: ListFlags) =>
+      withClient({ ...flags, prefix: flags.subjectPrefix }, 'ls', session => ls(session, flags)),
+    )
 
   clusterCommand(
     program,

@@ -28,8 +28,14 @@ const RETRY_NOTE_EVERY_MS = 10_000
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const
 
-/** Makes a command that talks to a cluster. */
-export function clusterCommand(program: Command, usage: string, about: string, examples: string): Command {
+/** Makes a command that talks to a cluster; `--prefix` may mean something else to it. */
+export function clusterCommand(
+  program: Command,
+  usage: string,
+  about: string,
+  examples: string,
+  prefixFlag: '--prefix' | '--subject-prefix' = '--prefix',
+): Command {
   return program
     .command(usage)
     .description(about)
@@ -41,7 +47,7 @@ export function clusterCommand(program: Command, usage: string, about: string, e
     .addOption(
       inGroup('--nats <url>', 'NATS server, may be repeated (default: those in the credentials)').argParser(addTo),
     )
-    .addOption(inGroup('--prefix <token>', 'first token of every subject').default(SUBJECT_PREFIX))
+    .addOption(inGroup(`${prefixFlag} <token>`, 'first token of every subject').default(SUBJECT_PREFIX))
     .addHelpText('after', `\nExamples:\n${examples.trim().replaceAll(/^ */gm, '  ')}`)
     .exitOverride(error => process.exit(error.exitCode === 0 ? 0 : USAGE))
 }

@@ -38,6 +38,7 @@ import { FramePool } from '../runtime/frame-pool.ts'
 import type { Timers } from '../runtime/timers.ts'
 import type { World } from '../runtime/world.ts'
 import { writeFile } from './file-sink.ts'
+import { type FilePage, type ListedFile, type ListOptions, listPage } from './list-files.ts'
 import { LocalError, retry } from './retry.ts'
 import { Routes } from './routes.ts'
 import { openSource, PIECE_BYTES, type UploadInput, type UploadSource } from './upload-source.ts'
@@ -413,6 +414,25 @@ export class Client {
       this.#onReaders(fileId, client => client.request(COMMANDS.getMetadata, body)),
     )
     return textsOf(readMetadata(answer))
+  }
+
+  /**
+   * The files there are, in pages that are asked for as they are read. Every file that is there from the beginning to the
+   * end is listed exactly once; one that comes or goes meanwhile may be listed or not. Rejects with `unavailable` if a member
+   * of a group cannot be asked, unless that is `partial`.
+   */
+  async *list(options: ListOptions & RequestOptions = {}): AsyncGenerator<ListedFile, void, void> {
+    let { cursor } = options
+    do {
+      const page = await this.listPage({ ...options, cursor })
+      yield* page.files
+      cursor = page.cursor
+    } while (cursor !== undefined)
+  }
+
+  /** One page of a listing, which may be empty, and from where to go on: a listing that may be resumed by another program. */
+  listPage(options: ListOptions & RequestOptions = {}): Promise<FilePage> {
+    return this.#retry(options, () => listPage(this.#routes, (server, ask) => this.#onFirst([server], ask), options))
   }
 
   /** The cluster as a tracker sees it. */

@@ -15,6 +15,7 @@ export {
   type UploadOptions,
 } from './client.ts'
 export { type ConnectOptions, connect } from './connect.ts'
+export type { FilePage, ListedFile, ListOptions } from './list-files.ts'
 export { LocalError } from './retry.ts'
 export { type SyncLag, syncLags } from './sync-lag.ts'
 export type { UploadInput } from './upload-source.ts'

@@ -3,7 +3,14 @@ import { decode, encode } from '../protocol/codec.ts'
 import { DfsError, type ErrorBody } from '../protocol/errors.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import { type ReplyOf, type RequestDefinition, type RequestOf, subjectOf } from '../protocol/message.ts'
-import { queryFetch, queryStore, queryUpdate, type ServerAddress } from '../protocol/tracker-messages.ts'
+import {
+  queryFetch,
+  queryStore,
+  queryUpdate,
+  type ServerAddress,
+  type StorageView,
+  trackerStorages,
+} from '../protocol/tracker-messages.ts'
 import { type Bus, BusError } from '../runtime/bus.ts'
 import type { Clock } from '../runtime/world.ts'
 
@@ -36,6 +43,7 @@ export class Routes {
   readonly #prefix: string
   readonly #uploads = new Map<string, Route<UploadRoute>>()
   readonly #reads = new Map<string, Route<readonly ServerAddress[]>>()
+  readonly #storages = new Map<string, Route<readonly StorageView[]>>()
   /** By upload id. */
   readonly #kept = new Map<string, { group: string; storageId: number }>()
   readonly #avoided = new Map<number, number>()
@@ -79,6 +87,13 @@ export class Routes {
     return this.#best(servers)
   }
 
+  /** All storage servers, as they were up to a second ago. */
+  storages(): Promise<readonly StorageView[]> {
+    return this.#cached(this.#storages, '', async () => {
+      return { answer: (await this.ask(trackerStorages, {})).storages, leaseMs: FETCH_LEASE_MS }
+    })
+  }
+
   /** Who orders a file's changes. */
   async forUpdate(fileId: string): Promise<readonly ServerAddress[]> {
     return (await this.ask(queryUpdate, { fileId })).servers
@@ -89,6 +104,7 @@ export class Routes {
     this.#avoided.set(server.storageId, this.#clock.monotonicMs() + AVOIDED_MS)
     this.#uploads.clear()
     this.#reads.clear()
+    this.#storages.clear()
   }
 
   /** Asks the trackers. Rejects with a DfsError. */

@@ -42,6 +42,7 @@ import { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoreOptions } from '../../store/store-options.ts'
 import { BinlogFeed } from './binlog-feed.ts'
+import { Listers } from './list-files.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
 import { closesAfter, storagePort } from './storage-port.ts'
@@ -176,6 +177,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     blocks,
     partials,
     pool,
+    listers: new Listers(),
     log,
     counts,
     uploadsRefused: () => {

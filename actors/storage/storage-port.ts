@@ -9,6 +9,7 @@ import { syncPosition, syncRecord, syncRun } from './apply-record.ts'
 import { append, modify, regenerate, truncate, uploadAppender } from './change-appender.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
+import { listFiles } from './list-files.ts'
 import { getMetadata, setMetadata } from './metadata.ts'
 import type { PortContext } from './port-context.ts'
 import { queryFileInfo } from './query-file-info.ts'
@@ -81,6 +82,8 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return proven(request, () => uploadOnce(context, request))
       case COMMANDS.uploadStream:
         return proven(request, () => uploadStream(context, request))
+      case COMMANDS.listFiles:
+        return proven(request, () => listFiles(context, request))
       case COMMANDS.syncPosition:
         return syncPosition(context, request, incarnation)
       case COMMANDS.syncRecord:
