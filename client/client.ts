@@ -7,7 +7,6 @@ import {
   readUploaded,
   UPLOAD_FIXED_BYTES,
   UPLOAD_HEAD_BYTES,
-  UPLOAD_ID_BYTES,
   type UploadHead,
   writeChange,
   writeDownload,
@@ -34,13 +33,14 @@ import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
 import { type ServerAddress, trackerLocate, trackerStatus } from '../protocol/tracker-messages.ts'
 import type { Bus } from '../runtime/bus.ts'
 import { type BodySource, type FrameClient, receiveWhole } from '../runtime/frame-client.ts'
-import { FramePool } from '../runtime/frame-pool.ts'
+import { FramePool, type FramePoolOptions } from '../runtime/frame-pool.ts'
 import type { Timers } from '../runtime/timers.ts'
 import type { World } from '../runtime/world.ts'
 import { writeFile } from './file-sink.ts'
-import { type FilePage, type ListedFile, type ListOptions, listPage } from './list-files.ts'
+import { type AskServer, type FilePage, type ListedFile, type ListOptions, listPage } from './list-files.ts'
 import { LocalError, retry } from './retry.ts'
-import { Routes } from './routes.ts'
+import { Routes, readPurpose, updatePurpose, uploadPurpose } from './routes.ts'
+import { Tickets } from './tickets.ts'
 import { openSource, PIECE_BYTES, type UploadInput, type UploadSource } from './upload-source.ts'
 
 /** A download into memory is refused beyond this; a file or a stream takes any size. */
@@ -121,8 +121,8 @@ export interface ClientParts {
   readonly timers: Timers
   readonly bus: Bus
   readonly prefix: string
-  /** The clients' data secret, as hex. */
-  readonly dataSecret: string
+  /** The clients' data secret, as hex; who has none needs tickets, or does what FastDFS's clients may do. */
+  readonly dataSecret: string | undefined
 }
 
 export class Client {
@@ -131,6 +131,7 @@ export class Client {
   readonly #pool: FramePool
   /** For uploads that wait for peers: their replies would keep back others that come behind them. */
   readonly #waitingPool: FramePool
+  readonly #tickets: Tickets
   readonly #routes: Routes
   readonly #bus: Bus
 
@@ -139,18 +140,19 @@ export class Client {
     this.#world = world
     this.#timers = timers
     this.#bus = bus
-    this.#routes = new Routes(bus, world.clock, prefix)
-    const options = {
+    this.#tickets = new Tickets(world.clock, world.random)
+    this.#routes = new Routes(bus, world, prefix, this.#tickets)
+    const options: FramePoolOptions = {
       sockets: world.sockets,
       clock: world.clock,
       timers,
       random: world.random,
       connectMs: CONNECT_MS,
       timeouts: TIMEOUTS,
-      proof: { role: 'client', key: dataSecret },
+      proof: dataSecret === undefined ? undefined : { role: 'client', key: dataSecret },
       connectionsPerServerMax: CONNECTIONS_PER_SERVER_MAX,
       idleMsMax: IDLE_MS_MAX,
-    } as const
+    }
     this.#pool = new FramePool(options)
     this.#waitingPool = new FramePool(options)
   }
@@ -167,14 +169,14 @@ export class Client {
     if (!isExtension(extension)) throw new DfsError('bad_request', `the extension ${extension} cannot be kept`)
     const source = await openSource(this.#world.disk, input)
     try {
-      let uploadId = options.uploadId ?? this.#newUploadId()
+      let uploadId = options.uploadId ?? this.#routes.newUploadId()
       const isRepeatable = () => source.repeatable
       const attempt = async () => {
         try {
           return await this.#uploadOnce(source, options, { extension, uploadId })
         } catch (error) {
           // The name that this upload id stands for is not our file's: the next attempt is another upload.
-          if (toDfsError(error).code === 'digest_mismatch') uploadId = this.#newUploadId()
+          if (toDfsError(error).code === 'digest_mismatch') uploadId = this.#routes.newUploadId()
           throw error
         }
       }
@@ -320,9 +322,10 @@ export class Client {
     const extension = options.extension ?? (typeof input === 'string' ? extensionOf(input) : '')
     const wanted = { ...(group === undefined ? {} : { group }), ...(key === undefined ? {} : { key }) }
     const answer = await this.#send(input, options, async (source, sizeBytes) => {
-      const route = await this.#routes.forUpload(wanted, this.#newUploadId())
+      const route = await this.#routes.forUpload(wanted, this.#routes.newUploadId())
       const head = writeUploadFields({ storePathIndex: STORE_PATH_ANY, sizeBytes, extension })
-      return this.#onFirst(route.servers, sendBody(COMMANDS.uploadAppender, head, source, sizeBytes, options))
+      const send = sendBody(COMMANDS.uploadAppender, head, source, sizeBytes, options)
+      return this.#onFirst(route.servers, send, uploadPurpose(route.group))
     })
     return { fileId: formatFileId(readGroupAndName(answer)) }
   }
@@ -385,7 +388,7 @@ export class Client {
   }
 
   async #onOrderer<T>(fileId: string, ask: (client: FrameClient) => Promise<T>): Promise<T> {
-    return this.#onFirst(await this.#routes.forUpdate(fileId), ask)
+    return this.#onFirst(await this.#routes.forUpdate(fileId), ask, updatePurpose(parseFileId(fileId).group))
   }
 
   /**
@@ -432,7 +435,8 @@ export class Client {
 
   /** One page of a listing, which may be empty, and from where to go on: a listing that may be resumed by another program. */
   listPage(options: ListOptions & RequestOptions = {}): Promise<FilePage> {
-    return this.#retry(options, () => listPage(this.#routes, (server, ask) => this.#onFirst([server], ask), options))
+    const askServer: AskServer = (group, server, ask) => this.#onFirst([server], ask, readPurpose(group))
+    return this.#retry(options, () => listPage(this.#routes, askServer, options))
   }
 
   /** The cluster as a tracker sees it. */
@@ -479,7 +483,8 @@ export class Client {
     }
     const send = (client: FrameClient) =>
       sendUpload(client, source, { extension, uploadId, ack, ackTimeoutMs }, sendAll)
-    const answer = await this.#onFirst(route.servers, send, pool).catch(error => {
+    const purpose = uploadPurpose(route.group, this.#routes.isOwn(uploadId) ? undefined : uploadId)
+    const answer = await this.#onFirst(route.servers, send, purpose, pool).catch(error => {
       if (toDfsError(error).code === 'ack_timeout') this.#routes.keep(uploadId, route)
       throw ours ?? error
     })
@@ -525,29 +530,38 @@ export class Client {
     ask: (client: FrameClient, id: { group: string; name: string }) => Promise<T>,
   ): Promise<T> {
     const servers = await this.#routes.forRead(fileId)
-    return this.#onFirst(servers, client => ask(client, parseFileId(fileId)))
+    const id = parseFileId(fileId)
+    return this.#onFirst(servers, client => ask(client, id), readPurpose(id.group))
   }
 
-  /** Asks the first server of a list; one that fails is avoided for a while, so that the next attempt takes another. */
+  /**
+   * Asks the first server of a list, which is shown the ticket for a purpose; one that fails is avoided for a while, so that
+   * the next attempt takes another.
+   */
   async #onFirst<T>(
     servers: readonly ServerAddress[],
     ask: (client: FrameClient) => Promise<T>,
+    purpose: string,
     pool = this.#pool,
   ): Promise<T> {
     const server = servers[0]
     if (server === undefined) throw new DfsError('no_storage')
     try {
-      return await ask(await pool.connection({ host: server.ip, port: server.port }))
+      const client = await pool.connection({ host: server.ip, port: server.port })
+      const shown = this.#tickets.show(client, purpose)
+      if (shown !== undefined) await shown
+      return await ask(client)
     } catch (error) {
-      // Who waited for its peers in vain has the file, and is well.
-      const isItsFault = error instanceof DfsError && error.retryable && error.code !== 'ack_timeout'
-      if (isItsFault) this.#routes.avoid(server)
+      const { code, retryable } = toDfsError(error)
+      if (code === 'ticket_expired') {
+        this.#tickets.clear()
+        this.#routes.forget()
+      }
+      // Who waited for its peers in vain has the file, and is well, as is who does not believe a ticket.
+      const isWell = code === 'ack_timeout' || code === 'ticket_expired'
+      if (error instanceof DfsError && retryable && !isWell) this.#routes.avoid(server)
       throw error
     }
-  }
-
-  #newUploadId(): string {
-    return this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
   }
 
   #retry<T>(options: RequestOptions, attempt: (count: number) => Promise<T>, isRepeatable?: () => boolean) {

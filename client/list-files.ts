@@ -60,8 +60,12 @@ export interface FilePage {
   readonly cursor: string | undefined
 }
 
-/** Asks one storage server. */
-export type AskServer = <T>(server: ServerAddress, ask: (client: FrameClient) => Promise<T>) => Promise<T>
+/** Asks one storage server of a group. */
+export type AskServer = <T>(
+  group: string,
+  server: ServerAddress,
+  ask: (client: FrameClient) => Promise<T>,
+) => Promise<T>
 
 /** Where a listing is. */
 interface Cursor {
@@ -83,6 +87,7 @@ export async function listPage(routes: Routes, ask: AskServer, options: ListOpti
   const { group, place } =
     options.cursor === undefined ? { group: groups[0], place: LIST_START } : parseCursor(options.cursor)
   if (group === undefined) return { files: [], cursor: undefined }
+  await routes.forList(group, storages)
   const page = await groupPage(storages, ask, { group, place }, options)
   const files = page.files.map(file => listed(group, file))
   if (page.place !== undefined) return { files, cursor: `${group} ${formatPlace(page.place)}` }
@@ -112,7 +117,7 @@ async function groupPage(
   const body = writeList({ group, sinceS, place, prefix: names, members: partial ? [] : ids })
   const answers = await Promise.all(
     asked.map(async member => {
-      const answer = ask(member, client => client.request(COMMANDS.listFiles, body))
+      const answer = ask(group, member, client => client.request(COMMANDS.listFiles, body))
       const page = partial ? await answer.catch(ignoreUnavailable) : await answer
       return page && { ...readListPage(page), storageId: member.storageId }
     }),
@@ -160,7 +165,7 @@ function merge(pages: readonly MemberPage[]): {
 async function isThere(ask: AskServer, source: ServerAddress, id: { group: string; name: string }): Promise<boolean> {
   const body = writeGroupAndName(id.group, id.name)
   try {
-    await ask(source, client => client.request(COMMANDS.queryFileInfo, body))
+    await ask(id.group, source, client => client.request(COMMANDS.queryFileInfo, body))
     return true
   } catch (error) {
     if (toDfsError(error).code === 'not_found') return false

@@ -11,6 +11,7 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
   const id = await readName(request)
   request.bodyTaken()
   const parts = admitName(context, id)
+  context.access.admit(request.connection, 'delete', id.name)
   if (parts.storageId === context.store.storageId) {
     if (!(await context.store.delete(id.name))) {
       const body = writeGroupAndName(id.group, id.name)

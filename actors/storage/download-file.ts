@@ -43,6 +43,7 @@ function download(context: PortContext, request: FrameRequest, bytes: Buffer): F
   const wanted = readDownload(bytes)
   request.bodyTaken()
   admitGroup(context, wanted)
+  context.access.admit(request.connection, 'read', wanted.name)
   context.counts.downloads++
   const hot = context.store.cached(wanted.name)
   if (hot === undefined) return downloadFromDisk(context, request, wanted)

@@ -28,6 +28,7 @@ export async function listFiles(context: PortContext, request: FrameRequest): Pr
   const wanted = readList(await request.body.bytes(request.lengthBytes))
   request.bodyTaken()
   admitGroup(context, wanted)
+  context.access.admit(request.connection, 'read', wanted.prefix)
   admitMembers(context, wanted.members)
   const page = await context.listers.turn(() => context.store.list(wanted))
   return { status: 0, parts: [writeListPage(page)] }

@@ -25,6 +25,7 @@ export async function setMetadata(context: PortContext, request: FrameRequest): 
   request.bodyTaken()
   const { group, name, metadata, merges } = readSetMetadata(body)
   const file = admitName(context, { group, name })
+  context.access.admit(request.connection, 'change', name)
   const changes = readMetadata(metadata)
   if (file.storageId !== context.store.storageId) {
     await askSource(context, request, file, client => client.request(COMMANDS.setMetadata, body))
@@ -45,6 +46,7 @@ export async function getMetadata(context: PortContext, request: FrameRequest): 
   const id = await readName(request)
   request.bodyTaken()
   const file = admitName(context, id)
+  context.access.admit(request.connection, 'read', id.name)
   const metadata = await metadataOf(context, request, id, file)
   if (metadata.length === 0 && request.connection.role === 'anonymous') throw new DfsError('not_found')
   return { status: 0, parts: [metadata] }

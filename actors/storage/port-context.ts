@@ -12,6 +12,7 @@ import type { PartialFiles } from '../../store/partial-files.ts'
 import type { Replicas } from '../../store/replicas.ts'
 import { isSlotName } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
+import type { Access } from './access.ts'
 import type { Listers } from './list-files.ts'
 
 /** What is counted, and told in beats and statistics. */
@@ -44,6 +45,7 @@ export interface PortContext {
   /** Files of sources that were cut off. */
   readonly partials: PartialFiles
   readonly pool: FramePool
+  readonly access: Access
   readonly listers: Listers
   readonly log: Log
   readonly counts: PortCounts

@@ -45,6 +45,7 @@ export function closesAfter(errno: number): boolean {
 /** Answers all commands of the data port. */
 export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarnation: string): FrameHandler {
   const answer = (request: FrameRequest): ReturnType<FrameHandler> => {
+    context.access.admitRequest(request)
     switch (request.command) {
       case COMMANDS.uploadFile:
         return uploadFile(context, request)

@@ -20,6 +20,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
     throw new DfsError('bad_request', 'the lengths of name and content are not those of the body')
   const master = (await body.bytes(masterBytes)).toString('latin1')
   const file = admitFile(master)
+  context.access.admit(request.connection, 'change', master)
   const name = slaveNameOf(master, fields.prefix, fields.extension)
   if (file.storageId !== store.storageId) return passOn(context, request, file, writeSlave(fields, master))
   const refused = context.uploadsRefused()
