@@ -2,6 +2,7 @@
 import { crc32 } from '@node-rs/crc32'
 import type { AckLevel, Receipt } from '../protocol/ack.ts'
 import {
+  readChanged,
   readFileInfo,
   readGroupAndName,
   readUploaded,
@@ -26,7 +27,7 @@ import {
   parseFileId,
   slaveNameOf,
 } from '../protocol/file-id.ts'
-import { COMMANDS } from '../protocol/frame.ts'
+import { COMMANDS, REQUEST_STATUS } from '../protocol/frame.ts'
 import type { ReplyOf } from '../protocol/message.ts'
 import { metadataOf, readMetadata, textsOf, writeMetadata } from '../protocol/metadata.ts'
 import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
@@ -38,6 +39,7 @@ import type { Timers } from '../runtime/timers.ts'
 import type { World } from '../runtime/world.ts'
 import { writeFile } from './file-sink.ts'
 import { type AskServer, type FilePage, type ListedFile, type ListOptions, listPage } from './list-files.ts'
+import { type Consistency, OwnChanges } from './own-changes.ts'
 import { LocalError, retry } from './retry.ts'
 import { Routes, readPurpose, updatePurpose, uploadPurpose } from './routes.ts'
 import { Tickets } from './tickets.ts'
@@ -62,6 +64,11 @@ export interface RequestOptions {
   readonly signal?: AbortSignal | undefined
   /** Hears why an attempt failed that will be repeated: a cluster that is away is waited for, for a while. */
   readonly onRetry?: ((error: DfsError) => void) | undefined
+}
+
+export interface ReadOptions extends RequestOptions {
+  /** How old the answer may be: `session` if not given. */
+  readonly consistency?: Consistency | undefined
 }
 
 export interface TransferOptions extends RequestOptions {
@@ -95,7 +102,7 @@ export interface Uploaded extends FileFacts {
   readonly receipt: Receipt
 }
 
-export interface DownloadOptions extends TransferOptions {
+export interface DownloadOptions extends TransferOptions, ReadOptions {
   readonly offset?: number | undefined
   /** To the end if not given. */
   readonly length?: number | undefined
@@ -133,6 +140,7 @@ export class Client {
   readonly #waitingPool: FramePool
   readonly #tickets: Tickets
   readonly #routes: Routes
+  readonly #changes = new OwnChanges()
   readonly #bus: Bus
 
   /** Puts a client together; `connect` is the usual way. The bus stays the caller's. */
@@ -203,7 +211,7 @@ export class Client {
    * which goes on where it stopped. A whole file is checked against the CRC32 in its id.
    */
   async downloadTo(fileId: string, options: DownloadOptions, sink: Sink): Promise<{ bytes: number }> {
-    const { name } = parseFileId(fileId)
+    const { group, name } = parseFileId(fileId)
     const parts = decodeFileName(name)
     const { offset = 0, length } = options
     if (length === 0) return { bytes: 0 }
@@ -215,8 +223,8 @@ export class Client {
       if (bytes > 0 && bytes === total) return
       const begun = bytes
       const range = { offset: offset + begun, length: length === undefined ? 0 : length - begun }
-      await this.#onReaders(fileId, (client, id) =>
-        this.#fetch(client, { ...id, ...range }, async (piece, lengthBytes) => {
+      await this.#onReaders(fileId, options, (client, status) =>
+        this.#fetch(client, { group, name, ...range, status }, async (piece, lengthBytes) => {
           options.signal?.throwIfAborted()
           total = begun + lengthBytes
           sum = crc32(piece, sum)
@@ -240,7 +248,7 @@ export class Client {
   downloadToFile(
     fileId: string,
     path: string,
-    options: TransferOptions & { continue?: boolean } = {},
+    options: TransferOptions & ReadOptions & { continue?: boolean } = {},
   ): Promise<{ bytes: number }> {
     return writeFile(this, this.#world.disk, fileId, path, options)
   }
@@ -257,11 +265,11 @@ export class Client {
   }
 
   /** Says what is known of a file; rejects with `not_found` if it is not there. */
-  async info(fileId: string, options: RequestOptions = {}): Promise<FileDetails> {
+  async info(fileId: string, options: ReadOptions = {}): Promise<FileDetails> {
     const id = parseFileId(fileId)
     const body = writeGroupAndName(id.group, id.name)
     const answer = await this.#retry(options, () =>
-      this.#onReaders(fileId, client => client.request(COMMANDS.queryFileInfo, body)),
+      this.#onReaders(fileId, options, (client, status) => client.request(COMMANDS.queryFileInfo, body, status)),
     )
     const { sizeBytes, mtimeS, crc32: sum } = readFileInfo(answer)
     return { fileId, sizeBytes, crc32: sum, createTimeS: mtimeS, source: decodeFileName(id.name).storageId }
@@ -273,11 +281,11 @@ export class Client {
     const body = writeGroupAndName(id.group, id.name)
     await this.#retry(options, async count => {
       try {
-        await this.#onOrderer(fileId, client => client.request(COMMANDS.deleteFile, body))
+        await this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.deleteFile, body, status))
       } catch (error) {
         // The answer to an earlier attempt was lost, not the deletion.
-        if (count > 0 && toDfsError(error).code === 'not_found') return
-        throw error
+        if (count === 0 || toDfsError(error).code !== 'not_found') throw error
+        this.#changes.noteUnplaced(fileId)
       }
     })
   }
@@ -302,12 +310,13 @@ export class Client {
         sum = sent.crc32
       }
       try {
-        await this.#onOrderer(masterId, sendBody(COMMANDS.uploadSlave, head, source, sizeBytes, options, note))
+        await this.#onOrderer(masterId, sendBody(COMMANDS.uploadSlave, head, source, sizeBytes, options, note), fileId)
       } catch (error) {
         // The answer to an earlier attempt was lost, not the file.
         const mayBeOurs = count > 0 && toDfsError(error).code === 'already_exists'
         const found = mayBeOurs ? await this.info(fileId, options) : undefined
         if (found?.sizeBytes !== sizeBytes || found.crc32 !== sum) throw error
+        this.#changes.noteUnplaced(fileId)
       }
       return { fileId, sizeBytes, crc32: sum }
     })
@@ -336,11 +345,15 @@ export class Client {
    */
   async append(fileId: string, input: UploadInput, options: TransferOptions = {}): Promise<void> {
     const { name } = parseFileId(fileId)
+    const fromSource = { signal: options.signal, onRetry: options.onRetry, consistency: 'strong' } as const
     let before: number | undefined
     await this.#send(input, options, async (source, sizeBytes, count) => {
       if (count > 0 && before !== undefined) {
-        if ((await this.info(fileId, options)).sizeBytes === before + sizeBytes) return Buffer.alloc(0)
-      } else before = (await this.info(fileId, options)).sizeBytes
+        if ((await this.info(fileId, fromSource)).sizeBytes === before + sizeBytes) {
+          this.#changes.noteUnplaced(fileId)
+          return Buffer.alloc(0)
+        }
+      } else before = (await this.info(fileId, fromSource)).sizeBytes
       const head = writeChange(name, sizeBytes)
       return this.#onOrderer(fileId, sendBody(COMMANDS.append, head, source, sizeBytes, options))
     })
@@ -358,14 +371,16 @@ export class Client {
   /** Cuts an appender file. Rejects with `bad_range` if it is shorter. */
   async truncate(fileId: string, sizeBytes: number, options: RequestOptions = {}): Promise<void> {
     const body = writeChange(parseFileId(fileId).name, sizeBytes)
-    await this.#retry(options, () => this.#onOrderer(fileId, client => client.request(COMMANDS.truncate, body)))
+    await this.#retry(options, () =>
+      this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.truncate, body, status)),
+    )
   }
 
   /** Makes a plain file of an appender file, and says its new id. */
   async regenerate(fileId: string, options: RequestOptions = {}): Promise<{ fileId: string }> {
     const body = Buffer.from(parseFileId(fileId).name, 'latin1')
     const answer = await this.#retry(options, () =>
-      this.#onOrderer(fileId, client => client.request(COMMANDS.regenerate, body)),
+      this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.regenerate, body, status)),
     )
     return { fileId: formatFileId(readGroupAndName(answer)) }
   }
@@ -387,8 +402,17 @@ export class Client {
     }
   }
 
-  async #onOrderer<T>(fileId: string, ask: (client: FrameClient) => Promise<T>): Promise<T> {
-    return this.#onFirst(await this.#routes.forUpdate(fileId), ask, updatePurpose(parseFileId(fileId).group))
+  /** Has a file changed, or what is made beside it; notes where the change stands. */
+  async #onOrderer(
+    fileId: string,
+    ask: (client: FrameClient, status: number) => Promise<Buffer>,
+    changedId = fileId,
+  ): Promise<Buffer> {
+    const servers = await this.#routes.forUpdate(fileId)
+    const tell = (client: FrameClient) => ask(client, REQUEST_STATUS.tellPlace)
+    const { place, body } = readChanged(await this.#onFirst(servers, tell, updatePurpose(parseFileId(fileId).group)))
+    this.#changes.note(changedId, place)
+    return body
   }
 
   /**
@@ -406,15 +430,17 @@ export class Client {
       merges: options.merge === true,
     }
     const body = writeSetMetadata(fields)
-    await this.#retry(options, () => this.#onOrderer(fileId, client => client.request(COMMANDS.setMetadata, body)))
+    await this.#retry(options, () =>
+      this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.setMetadata, body, status)),
+    )
   }
 
   /** The metadata of a file, empty if none was set; rejects with `not_found` if the file is not there. */
-  async getMetadata(fileId: string, options: RequestOptions = {}): Promise<Record<string, string>> {
+  async getMetadata(fileId: string, options: ReadOptions = {}): Promise<Record<string, string>> {
     const id = parseFileId(fileId)
     const body = writeGroupAndName(id.group, id.name)
     const answer = await this.#retry(options, () =>
-      this.#onReaders(fileId, client => client.request(COMMANDS.getMetadata, body)),
+      this.#onReaders(fileId, options, (client, status) => client.request(COMMANDS.getMetadata, body, status)),
     )
     return textsOf(readMetadata(answer))
   }
@@ -500,7 +526,7 @@ export class Client {
 
   async #fetch(
     client: FrameClient,
-    wanted: { group: string; name: string; offset: number; length: number },
+    wanted: { group: string; name: string; offset: number; length: number; status: number },
     take: (piece: Buffer, lengthBytes: number) => Promise<void>,
   ): Promise<void> {
     const request = writeDownload(wanted)
@@ -521,17 +547,29 @@ export class Client {
           }
         }
       },
+      wanted.status,
     )
     await fetched.catch(error => Promise.reject(ours ?? error))
   }
 
+  /** Asks who may answer a read; one who has to know the last change answers by itself. */
   async #onReaders<T>(
     fileId: string,
-    ask: (client: FrameClient, id: { group: string; name: string }) => Promise<T>,
+    { consistency = 'session' }: ReadOptions,
+    ask: (client: FrameClient, status: number) => Promise<T>,
   ): Promise<T> {
-    const servers = await this.#routes.forRead(fileId)
-    const id = parseFileId(fileId)
-    return this.#onFirst(servers, client => ask(client, id), readPurpose(id.group))
+    const needed =
+      consistency === 'strong' ? 'source' : consistency === 'session' ? this.#changes.needed(fileId) : undefined
+    const servers = await this.#routes.forRead(fileId, needed)
+    const status = needed === undefined ? 0 : REQUEST_STATUS.alone
+    try {
+      return await this.#onFirst(servers, client => ask(client, status), readPurpose(parseFileId(fileId).group))
+    } catch (error) {
+      if (toDfsError(error).code !== 'not_here') throw error
+      throw new DfsError('unavailable', 'the member that orders this file cannot say what became of it', {
+        cause: error,
+      })
+    }
   }
 
   /**
@@ -611,7 +649,7 @@ function sendBody(
   sizeBytes: number,
   { signal, onProgress }: TransferOptions,
   onSent: (sent: { crc32: number }) => void = ignore,
-): (client: FrameClient) => Promise<Buffer> {
+): (client: FrameClient, status?: number) => Promise<Buffer> {
   const sendAll: BodySource = async send => {
     await send([head])
     let bytes = 0
@@ -623,5 +661,5 @@ function sendBody(
     })
     onSent(sent)
   }
-  return client => client.exchange(command, head.length + sizeBytes, sendAll, receiveWhole)
+  return (client, status) => client.exchange(command, head.length + sizeBytes, sendAll, receiveWhole, status)
 }

@@ -1,6 +1,8 @@
 /** Where to go: the trackers' answers, kept for as long as they may be, and a little memory of who just failed. */
+
+import { isAfter } from '../protocol/binlog-record.ts'
 import { decode, encode } from '../protocol/codec.ts'
-import { UPLOAD_ID_BYTES } from '../protocol/data-bodies.ts'
+import { type ChangePlace, UPLOAD_ID_BYTES } from '../protocol/data-bodies.ts'
 import { DfsError, type ErrorBody } from '../protocol/errors.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import { type ReplyOf, type RequestDefinition, type RequestOf, subjectOf } from '../protocol/message.ts'
@@ -44,6 +46,9 @@ export interface UploadRoute {
   readonly needsTicket: boolean
 }
 
+/** Who may serve files of a source, and how far they have applied its records. */
+type ReadRoute = Required<Pick<ReplyOf<typeof queryFetch>, 'servers' | 'positions'>>
+
 /** What the tickets of a client are for. */
 export const uploadPurpose = (group: string, uploadId = '') => `upload ${group} ${uploadId}`
 export const readPurpose = (group: string) => `read ${group}`
@@ -58,7 +63,7 @@ export class Routes {
   /** What the ids of this client's uploads begin with: a ticket is bound to it, whoever else gets hold of it. */
   #uploadIds: string | undefined
   readonly #uploads = new Map<string, Route<UploadRoute>>()
-  readonly #reads = new Map<string, Route<readonly ServerAddress[]>>()
+  readonly #reads = new Map<string, Route<ReadRoute>>()
   readonly #storages = new Map<string, Route<readonly StorageView[]>>()
   /** By upload id. */
   readonly #kept = new Map<string, { group: string; storageId: number }>()
@@ -98,16 +103,20 @@ export class Routes {
     if (this.#kept.size > ROUTES_MAX) this.#kept.delete(this.#kept.keys().next().value!)
   }
 
-  /** Who may serve a file. */
-  async forRead(fileId: string): Promise<readonly ServerAddress[]> {
+  /** Who may serve a file, and has what is needed of its source's changes. Rejects with `unavailable` if nobody does. */
+  async forRead(fileId: string, needed?: ChangePlace | 'source'): Promise<readonly ServerAddress[]> {
     const { group, name } = parseFileId(fileId)
     const { storageId, address } = decodeFileName(name)
-    const servers = await this.#cached(this.#reads, `${group}/${storageId ?? address}`, async () => {
-      const { servers, ticket } = await this.ask(queryFetch, { fileId })
+    const { servers, positions } = await this.#cached(this.#reads, `${group}/${storageId ?? address}`, async () => {
+      const { servers, positions = [], ticket } = await this.ask(queryFetch, { fileId })
       this.#tickets.keep(readPurpose(group), ticket)
-      return { answer: servers, leaseMs: FETCH_LEASE_MS }
+      return { answer: { servers, positions }, leaseMs: FETCH_LEASE_MS }
     })
-    return this.#best(servers)
+    if (needed === undefined) return this.#best(servers)
+    const has = (id: number) => needed !== 'source' && positions.some(at => at.storageId === id && !isAfter(needed, at))
+    const able = servers.filter(server => server.storageId === storageId || has(server.storageId))
+    if (able.length === 0) throw new DfsError('unavailable', 'nobody can be asked who surely has the last change')
+    return this.#best(able)
   }
 
   /** All storage servers, as they were up to a second ago. */

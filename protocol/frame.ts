@@ -72,6 +72,12 @@ export const COMMANDS = {
   listFiles: 208,
 } as const
 
+/**
+ * What our own clients say in the status of a request, which is 0 in those of FastDFS's: a read that is to be answered from
+ * what this member has itself; a change whose reply is to begin with its place in the binlog (`readChanged`).
+ */
+export const REQUEST_STATUS = { alone: 1, tellPlace: 2 } as const
+
 /** The first ten bytes of a frame. */
 export interface FrameHeader {
   /** Negative or above 2^53 in a broken request: see `lengthBytes` checks at the reader. */

@@ -24,6 +24,8 @@ const UploadIds = Type.String({ pattern: '^([0-9a-f]{2}){8,16}$' })
 const Candidates = Type.Object({
   group: GroupSchema,
   servers: Type.Array(ServerAddress),
+  /** How far those of them that are not the file's source have applied its records. */
+  positions: Type.Optional(Type.Array(Type.Object({ storageId: StorageIdSchema, epoch: Count, sequence: Count }))),
   ticket: Type.Optional(IssuedTicket),
 })
 

@@ -12,7 +12,7 @@ import { FILE_NAME_BYTES_MAX, type FileNameParts } from '../../protocol/file-id.
 import { COMMANDS, readInt64 } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
-import { acknowledge, admitAck } from './acknowledge.ts'
+import { acknowledge, admitAck, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, type PortContext } from './port-context.ts'
 import { admitUpload, receiveInto } from './upload-file.ts'
@@ -69,7 +69,7 @@ export async function truncate(context: PortContext, request: FrameRequest): Pro
   if (file.storageId !== context.store.storageId) return passOn(context, request, file, head)
   request.bodyTaken()
   if (!(await context.store.truncateAppender(name, sizeBytes))) await refuse(context, request, named)
-  return { status: 0, ...context.acknowledged }
+  return answerChange(context, request)
 }
 
 /** FastDFS's regeneration of a name, 38: the appender file becomes a plain one. */
@@ -85,7 +85,7 @@ export async function regenerate(context: PortContext, request: FrameRequest): P
   request.bodyTaken()
   const stored = await store.regenerate(name)
   if (stored === undefined) return refuse(context, request, { name, file })
-  return { status: 0, parts: [writeGroupAndName(store.group, stored.name)], ...context.acknowledged }
+  return answerChange(context, request, [writeGroupAndName(store.group, stored.name)])
 }
 
 async function write(
@@ -117,8 +117,8 @@ async function write(
   const stored = await store.writeAppender(name, part, offset)
   if (stored === undefined) return refuse(context, request, named)
   store.counters[`success_${operation}_bytes`] += sizeBytes
-  const { status } = await acknowledge(context, stored, undefined)
-  return { status, ...context.acknowledged }
+  await acknowledge(context, stored, undefined)
+  return answerChange(context, request)
 }
 
 /** Rejects, because the file is not here: with what is known of it. */

@@ -21,7 +21,7 @@ export async function passOn(
         await pass([head])
         while (body.bodyLeft > 0) await pass([buffer.subarray(0, await body.readBody(buffer))])
       }
-      return client.exchange(command, bytes, send, receiveWhole)
+      return client.exchange(command, bytes, send, receiveWhole, request.status)
     })
     return { status: 0, parts: [answer] }
   } finally {

@@ -2,6 +2,7 @@
 import type { AckLevel } from '../../protocol/ack.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { decodeFileName, type FileNameParts, isMetadataName } from '../../protocol/file-id.ts'
+import { REQUEST_STATUS } from '../../protocol/frame.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
@@ -79,6 +80,11 @@ export function admitFile(name: string): FileNameParts {
   if (file.slot !== undefined && !isSlotName(name, file)) throw new DfsError('bad_file_id', 'there is no such slot')
   if (file.kind === 'slave' && isMetadataName(name)) throw new DfsError('bad_file_id', 'this is not the name of a file')
   return file
+}
+
+/** Whether a request is to be answered from what is here: a peer's, and a read of who must not get what others have. */
+export function isAlone({ connection, status }: FrameRequest): boolean {
+  return connection.role === 'peer' || status === REQUEST_STATUS.alone
 }
 
 /** A connection to a peer. Rejects with `unavailable`. */
