@@ -1,7 +1,7 @@
 /** `dfs download`. */
 import { promises as fs } from 'node:fs'
 import { join } from 'node:path'
-import { type DownloadOptions, LocalError } from '../client/index.ts'
+import { type Consistency, type DownloadOptions, LocalError } from '../client/index.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import { realWorld } from '../runtime/real-world.ts'
 import { Timers } from '../runtime/timers.ts'
@@ -15,6 +15,7 @@ export interface DownloadFlags extends ClusterFlags {
   readonly length?: number
   readonly continue?: boolean
   readonly quiet?: boolean
+  readonly consistency?: Consistency
 }
 
 const STDOUT = '-'
@@ -39,6 +40,7 @@ export async function download(session: Session, fileId: string, flags: Download
     offset,
     length,
     signal,
+    consistency: flags.consistency,
     onProgress: progress.transfer(),
     onRetry: retryNotes(note)(fileId),
   }

@@ -6,10 +6,11 @@ import { append, type ModifyFlags, modify, regenerate, truncate } from './append
 import { type DownloadFlags, download } from './download.ts'
 import { info } from './info.ts'
 import { type LinkFlags, link } from './link.ts'
+import { type ListFlags, ls, parseSince } from './ls.ts'
 import { type MetaSetFlags, metaGet, metaSet } from './meta.ts'
 import { EXIT_CODES_HELP } from './output.ts'
 import { rm } from './rm.ts'
-import { type ClusterFlags, clusterCommand, withClient } from './session.ts'
+import { type ClusterFlags, clusterCommand, type ReadFlags, readCommand, withClient } from './session.ts'
 import { parseNumber } from './sizes.ts'
 import { type SlaveFlags, slave } from './slave.ts'
 import { type UploadFlags, upload } from './upload.ts'
@@ -46,14 +47,16 @@ export function addFileCommands(program: Command): void {
       withClient(flags, 'upload', session => upload(session, paths, flags)),
     )
 
-  clusterCommand(
-    program,
-    'download <id>',
-    'fetch a file; it appears under its name when it is whole and checked',
-    `dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg -o photo.jpg
+  readCommand(
+    clusterCommand(
+      program,
+      'download <id>',
+      'fetch a file; it appears under its name when it is whole and checked',
+      `dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg -o photo.jpg
      dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg -o - | sha256sum
      dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg --continue
      dfs download group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg --offset 1024 --length 512 -o part`,
+    ),
   )
     .option(
       '-o, --output <path>',
@@ -67,15 +70,32 @@ export function addFileCommands(program: Command): void {
       withClient(flags, fileId, session => download(session, fileId, flags)),
     )
 
+  readCommand(
+    clusterCommand(
+      program,
+      'info <id...>',
+      'print size, CRC32, time of creation and source of files',
+      `dfs info group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
+     dfs info --json $(cat ids)`,
+    ),
+  ).action((fileIds: string[], flags: ReadFlags) => withClient(flags, 'info', session => info(session, fileIds, flags)))
+
   clusterCommand(
     program,
-    'info <id...>',
-    'print size, CRC32, time of creation and source of files',
-    `dfs info group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
-     dfs info --json $(cat ids)`,
-  ).action((fileIds: string[], flags: ClusterFlags) =>
-    withClient(flags, 'info', session => info(session, fileIds, flags)),
+    'ls',
+    'list files, one a line: time of creation, kind, size, CRC32 and id',
+    `dfs ls --group group1
+     dfs ls --since 24h --json
+     dfs ls --prefix group1/M00/0A`,
+    '--subject-prefix',
   )
+    .option('--group <name>', 'files of this group only')
+    .option('--since <time>', 'files made since then: a date or time, or how long ago, such as 36h or 7d', parseSince)
+    .option('--prefix <text>', 'files whose id begins like this')
+    .option('--partial', 'do without storage servers that cannot be asked; what only they have is not listed')
+    .action((flags: ListFlags) =>
+      withClient({ ...flags, prefix: flags.subjectPrefix }, 'ls', session => ls(session, flags)),
+    )
 
   clusterCommand(
     program,
@@ -112,15 +132,15 @@ export function addFileCommands(program: Command): void {
 
 function addMetadataCommands(program: Command): void {
   const meta = program.command('meta').description('read and set the metadata of files')
-  clusterCommand(
-    meta,
-    'get <id>',
-    'print what is known of a file, name=value, one a line',
-    `dfs meta get group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
+  readCommand(
+    clusterCommand(
+      meta,
+      'get <id>',
+      'print what is known of a file, name=value, one a line',
+      `dfs meta get group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg
      dfs meta get --json group1/M00/3F/A0/AQAAAGkf3nGAAAAqAAAQABcT3q4123.jpg`,
-  ).action((fileId: string, flags: ClusterFlags) =>
-    withClient(flags, fileId, session => metaGet(session, fileId, flags)),
-  )
+    ),
+  ).action((fileId: string, flags: ReadFlags) => withClient(flags, fileId, session => metaGet(session, fileId, flags)))
   clusterCommand(
     meta,
     'set <id> [name=value...]',

@@ -1,14 +1,14 @@
 /** `dfs info`. */
 import type { FileDetails } from '../client/index.ts'
 import { eachInOrder, formatBytes, printJson, printLine } from './output.ts'
-import { type ClusterFlags, retryNotes, type Session } from './session.ts'
+import { type ReadFlags, retryNotes, type Session } from './session.ts'
 
-export function info({ client, signal }: Session, fileIds: readonly string[], flags: ClusterFlags): Promise<number> {
+export function info({ client, signal }: Session, fileIds: readonly string[], flags: ReadFlags): Promise<number> {
   const noteRetry = retryNotes(line => process.stderr.write(line))
   return eachInOrder(
     fileIds,
     { signal, nameOf: fileId => fileId },
-    fileId => client.info(fileId, { signal, onRetry: noteRetry(fileId) }),
+    fileId => client.info(fileId, { signal, consistency: flags.consistency, onRetry: noteRetry(fileId) }),
     details => (flags.json ? printJson(details) : printLine(formatDetails(details))),
   )
 }

@@ -1,14 +1,14 @@
 /** `dfs meta get` and `dfs meta set`. */
 import { printJson, printLine, UsageError } from './output.ts'
-import { type ClusterFlags, retryNotes, type Session } from './session.ts'
+import { type ClusterFlags, type ReadFlags, retryNotes, type Session } from './session.ts'
 
 export interface MetaSetFlags extends ClusterFlags {
   readonly merge?: boolean
 }
 
-export async function metaGet({ client, signal }: Session, fileId: string, flags: ClusterFlags): Promise<number> {
+export async function metaGet({ client, signal }: Session, fileId: string, flags: ReadFlags): Promise<number> {
   const onRetry = retryNotes(line => process.stderr.write(line))(fileId)
-  const metadata = await client.getMetadata(fileId, { signal, onRetry })
+  const metadata = await client.getMetadata(fileId, { signal, onRetry, consistency: flags.consistency })
   if (flags.json) printJson(metadata)
   else for (const [name, value] of Object.entries(metadata)) printLine(`${name}=${value}`)
   return 0

@@ -283,6 +283,15 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
       'storage id of the source 4, previous sequence 8, number of records 4, length of the lines 4, a content 1 for each record, lines with a line feed each, slots',
     reply: 'empty',
   },
+  listFiles: {
+    to: 'storage',
+    about:
+      'Some of the files that this member has, in the order that all members of a group share: for clients that have proven the secret.',
+    request:
+      'group 16, since 4 (seconds), then fields of length 1 and bytes: place, prefix of names, storage ids 4 of the members that are asked (none: not all are)',
+    reply:
+      'fields of length 1 and bytes: the place to go on from (empty behind the last file), then for each file its name, followed by size 8 (-1: not known), flags 1 (1: CRC32 is known), CRC32 4',
+  },
 }
 
 /** Makes the whole document. */

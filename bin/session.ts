@@ -1,7 +1,7 @@
 /** What every command that talks to a cluster shares: how it finds the cluster, how Ctrl-C ends it, how it says good-bye. */
 import { setMaxListeners } from 'node:events'
 import { type Command, Option } from 'commander'
-import { type Client, connect, type DfsError } from '../client/index.ts'
+import { type Client, CONSISTENCIES, type Consistency, connect, type DfsError } from '../client/index.ts'
 import { SUBJECT_PREFIX } from '../protocol/message.ts'
 import { realWorld } from '../runtime/real-world.ts'
 import { exitCodeOf, Interrupted, OutputClosed, printError, SIGNALLED, USAGE } from './output.ts'
@@ -13,6 +13,11 @@ export interface ClusterFlags {
   readonly nats?: readonly string[]
   readonly prefix: string
   readonly json?: boolean
+}
+
+/** The same of a command that reads a file. */
+export interface ReadFlags extends ClusterFlags {
+  readonly consistency?: Consistency
 }
 
 /** A command under way. */
@@ -28,8 +33,14 @@ const RETRY_NOTE_EVERY_MS = 10_000
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const
 
-/** Makes a command that talks to a cluster. */
-export function clusterCommand(program: Command, usage: string, about: string, examples: string): Command {
+/** Makes a command that talks to a cluster; `--prefix` may mean something else to it. */
+export function clusterCommand(
+  program: Command,
+  usage: string,
+  about: string,
+  examples: string,
+  prefixFlag: '--prefix' | '--subject-prefix' = '--prefix',
+): Command {
   return program
     .command(usage)
     .description(about)
@@ -41,7 +52,7 @@ export function clusterCommand(program: Command, usage: string, about: string, e
     .addOption(
       inGroup('--nats <url>', 'NATS server, may be repeated (default: those in the credentials)').argParser(addTo),
     )
-    .addOption(inGroup('--prefix <token>', 'first token of every subject').default(SUBJECT_PREFIX))
+    .addOption(inGroup(`${prefixFlag} <token>`, 'first token of every subject').default(SUBJECT_PREFIX))
     .addHelpText('after', `\nExamples:\n${examples.trim().replaceAll(/^ */gm, '  ')}`)
     .exitOverride(error => process.exit(error.exitCode === 0 ? 0 : USAGE))
 }
@@ -104,6 +115,15 @@ export function retryNotes(write: (line: string) => void): (what: string) => (er
     nextMs = clock.monotonicMs() + RETRY_NOTE_EVERY_MS
     write(`dfs: ${what}: ${error.message} (${error.code}); trying again\n`)
   }
+}
+
+/** Adds what says how old an answer may be. A command is a session of its own, so it is `any` that `session` comes to here. */
+export function readCommand(command: Command): Command {
+  return command.addOption(
+    new Option('--consistency <level>', "how old it may be; strong: what the file's source has, or nothing")
+      .choices(CONSISTENCIES)
+      .default('session'),
+  )
 }
 
 function inGroup(flags: string, about: string): Option {

@@ -2,6 +2,7 @@
 import { dirname } from 'node:path'
 import { type Command, Option } from 'commander'
 import { SCRUB_BYTES_PER_SECOND } from '../actors/scrub/scrub.ts'
+import { DATA_AUTHS, type DataAuth } from '../actors/storage/access.ts'
 import { ACK_LEVELS, type AckLevel } from '../protocol/ack.ts'
 import type { Disk } from '../runtime/world.ts'
 import type { StoreOptions } from '../store/store-options.ts'
@@ -15,6 +16,7 @@ export interface StoreFlags {
   readonly durability: StoreOptions['durability']
   readonly ack: AckLevel
   readonly scrubRate: number
+  readonly dataAuth: DataAuth
 }
 
 /** Adds the options to a command. */
@@ -43,6 +45,14 @@ export function addStoreFlags(command: Command): Command {
         .choices(ACK_LEVELS)
         .default('one'),
     )
+    .addOption(
+      new Option(
+        '--data-auth <mode>',
+        'what clients show on the data port: nothing, the secret of their credentials, or tickets of a tracker',
+      )
+        .choices(DATA_AUTHS)
+        .default('none'),
+    )
     .option(
       '--scrub-rate <size>',
       'bytes a second for reading all files again and again, to find bad ones; 0: none',
@@ -58,6 +68,7 @@ export function storeArguments(flags: StoreFlags): string[] {
     ...['--reserved', reserved, '--store-path-choice', flags.storePathChoice],
     ...['--segment-max-file', String(flags.segmentMaxFile), '--hot-files', String(flags.hotFiles)],
     ...['--durability', flags.durability, '--ack', flags.ack, '--scrub-rate', String(flags.scrubRate)],
+    ...['--data-auth', flags.dataAuth],
   ]
 }
 
@@ -70,6 +81,7 @@ export async function storeOptionsOf(flags: StoreFlags, disk: Disk, paths: reado
     hotFileBytes: flags.hotFiles,
     durability: flags.durability,
     ack: flags.ack,
+    auth: flags.dataAuth,
     scrub: { bytesPerSecond: flags.scrubRate },
   }
 }

@@ -2,12 +2,12 @@
 import { crc32 } from '@node-rs/crc32'
 import type { AckLevel, Receipt } from '../protocol/ack.ts'
 import {
+  readChanged,
   readFileInfo,
   readGroupAndName,
   readUploaded,
   UPLOAD_FIXED_BYTES,
   UPLOAD_HEAD_BYTES,
-  UPLOAD_ID_BYTES,
   type UploadHead,
   writeChange,
   writeDownload,
@@ -28,19 +28,22 @@ import {
   parseFileId,
   slaveNameOf,
 } from '../protocol/file-id.ts'
-import { COMMANDS } from '../protocol/frame.ts'
+import { COMMANDS, REQUEST_STATUS } from '../protocol/frame.ts'
 import type { ReplyOf } from '../protocol/message.ts'
 import { metadataOf, readMetadata, textsOf, writeMetadata } from '../protocol/metadata.ts'
 import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
 import { type ServerAddress, trackerLocate, trackerStatus } from '../protocol/tracker-messages.ts'
 import type { Bus } from '../runtime/bus.ts'
 import { type BodySource, type FrameClient, receiveWhole } from '../runtime/frame-client.ts'
-import { FramePool } from '../runtime/frame-pool.ts'
+import { FramePool, type FramePoolOptions } from '../runtime/frame-pool.ts'
 import type { Timers } from '../runtime/timers.ts'
 import type { World } from '../runtime/world.ts'
 import { writeFile } from './file-sink.ts'
+import { type AskServer, type FilePage, type ListedFile, type ListOptions, listPage } from './list-files.ts'
+import { type Consistency, OwnChanges } from './own-changes.ts'
 import { LocalError, retry } from './retry.ts'
-import { Routes } from './routes.ts'
+import { Routes, readPurpose, updatePurpose, uploadPurpose } from './routes.ts'
+import { Tickets } from './tickets.ts'
 import { openSource, PIECE_BYTES, type UploadInput, type UploadSource } from './upload-source.ts'
 
 /** A download into memory is refused beyond this; a file or a stream takes any size. */
@@ -70,6 +73,11 @@ export interface RequestOptions {
   readonly signal?: AbortSignal | undefined
   /** Hears why an attempt failed that will be repeated: a cluster that is away is waited for, for a while. */
   readonly onRetry?: ((error: DfsError) => void) | undefined
+}
+
+export interface ReadOptions extends RequestOptions {
+  /** How old the answer may be: `session` if not given. */
+  readonly consistency?: Consistency | undefined
 }
 
 export interface TransferOptions extends RequestOptions {
@@ -103,7 +111,7 @@ export interface Uploaded extends FileFacts {
   readonly receipt: Receipt
 }
 
-export interface DownloadOptions extends TransferOptions {
+export interface DownloadOptions extends TransferOptions, ReadOptions {
   readonly offset?: number | undefined
   /** To the end if not given. */
   readonly length?: number | undefined
@@ -129,8 +137,8 @@ export interface ClientParts {
   readonly timers: Timers
   readonly bus: Bus
   readonly prefix: string
-  /** The clients' data secret, as hex. */
-  readonly dataSecret: string
+  /** The clients' data secret, as hex; who has none needs tickets, or does what FastDFS's clients may do. */
+  readonly dataSecret: string | undefined
 }
 
 export class Client {
@@ -139,7 +147,9 @@ export class Client {
   readonly #pool: FramePool
   /** For uploads that wait for peers: their replies would keep back others that come behind them. */
   readonly #waitingPool: FramePool
+  readonly #tickets: Tickets
   readonly #routes: Routes
+  readonly #changes = new OwnChanges()
   readonly #bus: Bus
 
   /** Puts a client together; `connect` is the usual way. The bus stays the caller's. */
@@ -147,18 +157,19 @@ export class Client {
     this.#world = world
     this.#timers = timers
     this.#bus = bus
-    this.#routes = new Routes(bus, world.clock, prefix)
-    const options = {
+    this.#tickets = new Tickets(world.clock, world.random)
+    this.#routes = new Routes(bus, world, prefix, this.#tickets)
+    const options: FramePoolOptions = {
       sockets: world.sockets,
       clock: world.clock,
       timers,
       random: world.random,
       connectMs: CONNECT_MS,
       timeouts: TIMEOUTS,
-      proof: { role: 'client', key: dataSecret },
+      proof: dataSecret === undefined ? undefined : { role: 'client', key: dataSecret },
       connectionsPerServerMax: CONNECTIONS_PER_SERVER_MAX,
       idleMsMax: IDLE_MS_MAX,
-    } as const
+    }
     this.#pool = new FramePool(options)
     this.#waitingPool = new FramePool(options)
   }
@@ -175,14 +186,14 @@ export class Client {
     if (!isExtension(extension)) throw new DfsError('bad_request', `the extension ${extension} cannot be kept`)
     const source = await openSource(this.#world.disk, input)
     try {
-      let uploadId = options.uploadId ?? this.#newUploadId()
+      let uploadId = options.uploadId ?? this.#routes.newUploadId()
       const isRepeatable = () => source.repeatable
       const attempt = async () => {
         try {
           return await this.#uploadOnce(source, options, { extension, uploadId })
         } catch (error) {
           // The name that this upload id stands for is not our file's: the next attempt is another upload.
-          if (toDfsError(error).code === 'digest_mismatch') uploadId = this.#newUploadId()
+          if (toDfsError(error).code === 'digest_mismatch') uploadId = this.#routes.newUploadId()
           throw error
         }
       }
@@ -209,7 +220,7 @@ export class Client {
    * which goes on where it stopped. A whole file is checked against the CRC32 in its id.
    */
   async downloadTo(fileId: string, options: DownloadOptions, sink: Sink): Promise<{ bytes: number }> {
-    const { name } = parseFileId(fileId)
+    const { group, name } = parseFileId(fileId)
     const parts = decodeFileName(name)
     const { offset = 0, length } = options
     if (length === 0) return { bytes: 0 }
@@ -221,8 +232,8 @@ export class Client {
       if (bytes > 0 && bytes === total) return
       const begun = bytes
       const range = { offset: offset + begun, length: length === undefined ? 0 : length - begun }
-      await this.#onReaders(fileId, (client, id) =>
-        this.#fetch(client, { ...id, ...range }, async (piece, lengthBytes) => {
+      await this.#onReaders(fileId, options, (client, status) =>
+        this.#fetch(client, { group, name, ...range, status }, async (piece, lengthBytes) => {
           options.signal?.throwIfAborted()
           total = begun + lengthBytes
           sum = crc32(piece, sum)
@@ -246,7 +257,7 @@ export class Client {
   downloadToFile(
     fileId: string,
     path: string,
-    options: TransferOptions & { continue?: boolean } = {},
+    options: TransferOptions & ReadOptions & { continue?: boolean } = {},
   ): Promise<{ bytes: number }> {
     return writeFile(this, this.#world.disk, fileId, path, options)
   }
@@ -263,11 +274,11 @@ export class Client {
   }
 
   /** Says what is known of a file; rejects with `not_found` if it is not there. */
-  async info(fileId: string, options: RequestOptions = {}): Promise<FileDetails> {
+  async info(fileId: string, options: ReadOptions = {}): Promise<FileDetails> {
     const id = parseFileId(fileId)
     const body = writeGroupAndName(id.group, id.name)
     const answer = await this.#retry(options, () =>
-      this.#onReaders(fileId, client => client.request(COMMANDS.queryFileInfo, body)),
+      this.#onReaders(fileId, options, (client, status) => client.request(COMMANDS.queryFileInfo, body, status)),
     )
     const { sizeBytes, mtimeS, crc32: sum } = readFileInfo(answer)
     return { fileId, sizeBytes, crc32: sum, createTimeS: mtimeS, source: decodeFileName(id.name).storageId }
@@ -279,11 +290,11 @@ export class Client {
     const body = writeGroupAndName(id.group, id.name)
     await this.#retry(options, async count => {
       try {
-        await this.#onOrderer(fileId, client => client.request(COMMANDS.deleteFile, body))
+        await this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.deleteFile, body, status))
       } catch (error) {
         // The answer to an earlier attempt was lost, not the deletion.
-        if (count > 0 && toDfsError(error).code === 'not_found') return
-        throw error
+        if (count === 0 || toDfsError(error).code !== 'not_found') throw error
+        this.#changes.noteUnplaced(fileId)
       }
     })
   }
@@ -308,12 +319,13 @@ export class Client {
         sum = sent.crc32
       }
       try {
-        await this.#onOrderer(masterId, sendBody(COMMANDS.uploadSlave, head, source, sizeBytes, options, note))
+        await this.#onOrderer(masterId, sendBody(COMMANDS.uploadSlave, head, source, sizeBytes, options, note), fileId)
       } catch (error) {
         // The answer to an earlier attempt was lost, not the file.
         const mayBeOurs = count > 0 && toDfsError(error).code === 'already_exists'
         const found = mayBeOurs ? await this.info(fileId, options) : undefined
         if (found?.sizeBytes !== sizeBytes || found.crc32 !== sum) throw error
+        this.#changes.noteUnplaced(fileId)
       }
       return { fileId, sizeBytes, crc32: sum }
     })
@@ -328,9 +340,10 @@ export class Client {
     const extension = options.extension ?? (typeof input === 'string' ? extensionOf(input) : '')
     const wanted = { ...(group === undefined ? {} : { group }), ...(key === undefined ? {} : { key }) }
     const answer = await this.#send(input, options, async (source, sizeBytes) => {
-      const route = await this.#routes.forUpload(wanted, this.#newUploadId())
+      const route = await this.#routes.forUpload(wanted, this.#routes.newUploadId())
       const head = writeUploadFields({ storePathIndex: STORE_PATH_ANY, sizeBytes, extension })
-      return this.#onFirst(route.servers, sendBody(COMMANDS.uploadAppender, head, source, sizeBytes, options))
+      const send = sendBody(COMMANDS.uploadAppender, head, source, sizeBytes, options)
+      return this.#onFirst(route.servers, send, uploadPurpose(route.group))
     })
     return { fileId: formatFileId(readGroupAndName(answer)) }
   }
@@ -341,11 +354,15 @@ export class Client {
    */
   async append(fileId: string, input: UploadInput, options: TransferOptions = {}): Promise<void> {
     const { name } = parseFileId(fileId)
+    const fromSource = { signal: options.signal, onRetry: options.onRetry, consistency: 'strong' } as const
     let before: number | undefined
     await this.#send(input, options, async (source, sizeBytes, count) => {
       if (count > 0 && before !== undefined) {
-        if ((await this.info(fileId, options)).sizeBytes === before + sizeBytes) return Buffer.alloc(0)
-      } else before = (await this.info(fileId, options)).sizeBytes
+        if ((await this.info(fileId, fromSource)).sizeBytes === before + sizeBytes) {
+          this.#changes.noteUnplaced(fileId)
+          return Buffer.alloc(0)
+        }
+      } else before = (await this.info(fileId, fromSource)).sizeBytes
       const head = writeChange(name, sizeBytes)
       return this.#onOrderer(fileId, sendBody(COMMANDS.append, head, source, sizeBytes, options))
     })
@@ -363,14 +380,16 @@ export class Client {
   /** Cuts an appender file. Rejects with `bad_range` if it is shorter. */
   async truncate(fileId: string, sizeBytes: number, options: RequestOptions = {}): Promise<void> {
     const body = writeChange(parseFileId(fileId).name, sizeBytes)
-    await this.#retry(options, () => this.#onOrderer(fileId, client => client.request(COMMANDS.truncate, body)))
+    await this.#retry(options, () =>
+      this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.truncate, body, status)),
+    )
   }
 
   /** Makes a plain file of an appender file, and says its new id. */
   async regenerate(fileId: string, options: RequestOptions = {}): Promise<{ fileId: string }> {
     const body = Buffer.from(parseFileId(fileId).name, 'latin1')
     const answer = await this.#retry(options, () =>
-      this.#onOrderer(fileId, client => client.request(COMMANDS.regenerate, body)),
+      this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.regenerate, body, status)),
     )
     return { fileId: formatFileId(readGroupAndName(answer)) }
   }
@@ -408,8 +427,17 @@ export class Client {
     }
   }
 
-  async #onOrderer<T>(fileId: string, ask: (client: FrameClient) => Promise<T>): Promise<T> {
-    return this.#onFirst(await this.#routes.forUpdate(fileId), ask)
+  /** Has a file changed, or what is made beside it; notes where the change stands. */
+  async #onOrderer(
+    fileId: string,
+    ask: (client: FrameClient, status: number) => Promise<Buffer>,
+    changedId = fileId,
+  ): Promise<Buffer> {
+    const servers = await this.#routes.forUpdate(fileId)
+    const tell = (client: FrameClient) => ask(client, REQUEST_STATUS.tellPlace)
+    const { place, body } = readChanged(await this.#onFirst(servers, tell, updatePurpose(parseFileId(fileId).group)))
+    this.#changes.note(changedId, place)
+    return body
   }
 
   /**
@@ -427,17 +455,39 @@ export class Client {
       merges: options.merge === true,
     }
     const body = writeSetMetadata(fields)
-    await this.#retry(options, () => this.#onOrderer(fileId, client => client.request(COMMANDS.setMetadata, body)))
+    await this.#retry(options, () =>
+      this.#onOrderer(fileId, (client, status) => client.request(COMMANDS.setMetadata, body, status)),
+    )
   }
 
   /** The metadata of a file, empty if none was set; rejects with `not_found` if the file is not there. */
-  async getMetadata(fileId: string, options: RequestOptions = {}): Promise<Record<string, string>> {
+  async getMetadata(fileId: string, options: ReadOptions = {}): Promise<Record<string, string>> {
     const id = parseFileId(fileId)
     const body = writeGroupAndName(id.group, id.name)
     const answer = await this.#retry(options, () =>
-      this.#onReaders(fileId, client => client.request(COMMANDS.getMetadata, body)),
+      this.#onReaders(fileId, options, (client, status) => client.request(COMMANDS.getMetadata, body, status)),
     )
     return textsOf(readMetadata(answer))
+  }
+
+  /**
+   * The files there are, in pages that are asked for as they are read. Every file that is there from the beginning to the
+   * end is listed exactly once; one that comes or goes meanwhile may be listed or not. Rejects with `unavailable` if a member
+   * of a group cannot be asked, unless that is `partial`.
+   */
+  async *list(options: ListOptions & RequestOptions = {}): AsyncGenerator<ListedFile, void, void> {
+    let { cursor } = options
+    do {
+      const page = await this.listPage({ ...options, cursor })
+      yield* page.files
+      cursor = page.cursor
+    } while (cursor !== undefined)
+  }
+
+  /** One page of a listing, which may be empty, and from where to go on: a listing that may be resumed by another program. */
+  listPage(options: ListOptions & RequestOptions = {}): Promise<FilePage> {
+    const askServer: AskServer = (group, server, ask) => this.#onFirst([server], ask, readPurpose(group))
+    return this.#retry(options, () => listPage(this.#routes, askServer, options))
   }
 
   /** The cluster as a tracker sees it. */
@@ -484,7 +534,8 @@ export class Client {
     }
     const send = (client: FrameClient) =>
       sendUpload(client, source, { extension, uploadId, ack, ackTimeoutMs }, sendAll)
-    const answer = await this.#onFirst(route.servers, send, pool).catch(error => {
+    const purpose = uploadPurpose(route.group, this.#routes.isOwn(uploadId) ? undefined : uploadId)
+    const answer = await this.#onFirst(route.servers, send, purpose, pool).catch(error => {
       if (toDfsError(error).code === 'ack_timeout') this.#routes.keep(uploadId, route)
       throw ours ?? error
     })
@@ -500,7 +551,7 @@ export class Client {
 
   async #fetch(
     client: FrameClient,
-    wanted: { group: string; name: string; offset: number; length: number },
+    wanted: { group: string; name: string; offset: number; length: number; status: number },
     take: (piece: Buffer, lengthBytes: number) => Promise<void>,
   ): Promise<void> {
     const request = writeDownload(wanted)
@@ -521,38 +572,59 @@ export class Client {
           }
         }
       },
+      wanted.status,
     )
     await fetched.catch(error => Promise.reject(ours ?? error))
   }
 
+  /** Asks who may answer a read; one who has to know the last change answers by itself. */
   async #onReaders<T>(
     fileId: string,
-    ask: (client: FrameClient, id: { group: string; name: string }) => Promise<T>,
+    { consistency = 'session' }: ReadOptions,
+    ask: (client: FrameClient, status: number) => Promise<T>,
   ): Promise<T> {
-    const servers = await this.#routes.forRead(fileId)
-    return this.#onFirst(servers, client => ask(client, parseFileId(fileId)))
+    const needed =
+      consistency === 'strong' ? 'source' : consistency === 'session' ? this.#changes.needed(fileId) : undefined
+    const servers = await this.#routes.forRead(fileId, needed)
+    const status = needed === undefined ? 0 : REQUEST_STATUS.alone
+    try {
+      return await this.#onFirst(servers, client => ask(client, status), readPurpose(parseFileId(fileId).group))
+    } catch (error) {
+      if (toDfsError(error).code !== 'not_here') throw error
+      throw new DfsError('unavailable', 'the member that orders this file cannot say what became of it', {
+        cause: error,
+      })
+    }
   }
 
-  /** Asks the first server of a list; one that fails is avoided for a while, so that the next attempt takes another. */
+  /**
+   * Asks the first server of a list, which is shown the ticket for a purpose; one that fails is avoided for a while, so that
+   * the next attempt takes another.
+   */
   async #onFirst<T>(
     servers: readonly ServerAddress[],
     ask: (client: FrameClient) => Promise<T>,
+    purpose: string,
     pool = this.#pool,
   ): Promise<T> {
     const server = servers[0]
     if (server === undefined) throw new DfsError('no_storage')
     try {
-      return await ask(await pool.connection({ host: server.ip, port: server.port }))
+      const client = await pool.connection({ host: server.ip, port: server.port })
+      const shown = this.#tickets.show(client, purpose)
+      if (shown !== undefined) await shown
+      return await ask(client)
     } catch (error) {
-      // Who waited for its peers in vain has the file, and is well.
-      const isItsFault = error instanceof DfsError && error.retryable && error.code !== 'ack_timeout'
-      if (isItsFault) this.#routes.avoid(server)
+      const { code, retryable } = toDfsError(error)
+      if (code === 'ticket_expired') {
+        this.#tickets.clear()
+        this.#routes.forget()
+      }
+      // Who waited for its peers in vain has the file, and is well, as is who does not believe a ticket.
+      const isWell = code === 'ack_timeout' || code === 'ticket_expired'
+      if (error instanceof DfsError && retryable && !isWell) this.#routes.avoid(server)
       throw error
     }
-  }
-
-  #newUploadId(): string {
-    return this.#world.random.bytes(UPLOAD_ID_BYTES).toString('hex')
   }
 
   #retry<T>(options: RequestOptions, attempt: (count: number) => Promise<T>, isRepeatable?: () => boolean) {
@@ -602,7 +674,7 @@ function sendBody(
   sizeBytes: number,
   { signal, onProgress }: TransferOptions,
   onSent: (sent: { crc32: number }) => void = ignore,
-): (client: FrameClient) => Promise<Buffer> {
+): (client: FrameClient, status?: number) => Promise<Buffer> {
   const sendAll: BodySource = async send => {
     await send([head])
     let bytes = 0
@@ -614,5 +686,5 @@ function sendBody(
     })
     onSent(sent)
   }
-  return client => client.exchange(command, head.length + sizeBytes, sendAll, receiveWhole)
+  return (client, status) => client.exchange(command, head.length + sizeBytes, sendAll, receiveWhole, status)
 }

@@ -28,7 +28,7 @@ export interface ConnectOptions {
 export async function connect(options: ConnectOptions = {}): Promise<Client> {
   const world = options.world ?? realWorld()
   const credentials = await credentialsFrom(world, options)
-  const { servers, user, password, inboxPrefix, dataSecret = '' } = credentials
+  const { servers, user, password, inboxPrefix, dataSecret } = credentials
   const name = options.name ?? 'dfs-client'
   try {
     const bus = await world.connectBus({

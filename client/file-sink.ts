@@ -3,7 +3,7 @@ import { crc32 } from '@node-rs/crc32'
 import { DfsError, toDfsError } from '../protocol/errors.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
-import type { Client, TransferOptions } from './client.ts'
+import type { Client, ReadOptions, TransferOptions } from './client.ts'
 import { LocalError } from './retry.ts'
 import { PIECE_BYTES } from './upload-source.ts'
 
@@ -12,9 +12,10 @@ export async function writeFile(
   disk: Disk,
   fileId: string,
   path: string,
-  options: TransferOptions & { continue?: boolean },
+  options: TransferOptions & ReadOptions & { continue?: boolean },
 ): Promise<{ bytes: number }> {
   const { sizeBytes, crc32: expected } = decodeFileName(parseFileId(fileId).name)
+  const { signal, consistency } = options
   const partial = `${path}.part`
   // A rename would put a file in the place of a device.
   const target = await disk.stat(path)
@@ -34,7 +35,7 @@ export async function writeFile(
           bytes: done + progress.bytes,
           totalBytes: progress.totalBytes === undefined ? undefined : done + progress.totalBytes,
         })
-      await client.downloadTo(fileId, { offset: done, signal: options.signal, onProgress }, async piece => {
+      await client.downloadTo(fileId, { offset: done, signal, consistency, onProgress }, async piece => {
         sum = crc32(piece, sum)
         await file
           .write([piece], bytes)

@@ -9,6 +9,7 @@ export {
   type FileDetails,
   type LinkOptions,
   type Progress,
+  type ReadOptions,
   type RequestOptions,
   type Sink,
   type TransferOptions,
@@ -16,6 +17,8 @@ export {
   type UploadOptions,
 } from './client.ts'
 export { type ConnectOptions, connect } from './connect.ts'
+export type { FilePage, ListedFile, ListOptions } from './list-files.ts'
+export { CONSISTENCIES, type Consistency } from './own-changes.ts'
 export { LocalError } from './retry.ts'
 export { type SyncLag, syncLags } from './sync-lag.ts'
 export type { UploadInput } from './upload-source.ts'

@@ -1,11 +1,23 @@
 /** Where to go: the trackers' answers, kept for as long as they may be, and a little memory of who just failed. */
+
+import { isAfter } from '../protocol/binlog-record.ts'
 import { decode, encode } from '../protocol/codec.ts'
+import { type ChangePlace, UPLOAD_ID_BYTES } from '../protocol/data-bodies.ts'
 import { DfsError, type ErrorBody } from '../protocol/errors.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import { type ReplyOf, type RequestDefinition, type RequestOf, subjectOf } from '../protocol/message.ts'
-import { queryFetch, queryStore, queryUpdate, type ServerAddress } from '../protocol/tracker-messages.ts'
+import {
+  queryFetch,
+  queryStore,
+  queryUpdate,
+  type ServerAddress,
+  type StorageView,
+  trackerStorages,
+  trackerTicket,
+} from '../protocol/tracker-messages.ts'
 import { type Bus, BusError } from '../runtime/bus.ts'
-import type { Clock } from '../runtime/world.ts'
+import type { Clock, Random } from '../runtime/world.ts'
+import type { Tickets } from './tickets.ts'
 
 /** How long a tracker may take to answer. */
 const TRACKER_TIMEOUT_MS = 2_000
@@ -19,6 +31,9 @@ const AVOIDED_MS = 2_000
 /** Groups times sources, or keys, or upload ids: the oldest is forgotten first. */
 const ROUTES_MAX = 4096
 
+/** How many bytes of an upload id are those of the client: nobody else has them by chance, nor an upload the others. */
+const OWN_BYTES = 8
+
 interface Route<T> {
   readonly answer: T
   readonly untilMs: number
@@ -28,22 +43,38 @@ interface Route<T> {
 export interface UploadRoute {
   readonly group: string
   readonly servers: readonly ServerAddress[]
+  readonly needsTicket: boolean
 }
+
+/** Who may serve files of a source, and how far they have applied its records. */
+type ReadRoute = Required<Pick<ReplyOf<typeof queryFetch>, 'servers' | 'positions'>>
+
+/** What the tickets of a client are for. */
+export const uploadPurpose = (group: string, uploadId = '') => `upload ${group} ${uploadId}`
+export const readPurpose = (group: string) => `read ${group}`
+export const updatePurpose = (group: string) => `update ${group}`
 
 export class Routes {
   readonly #bus: Bus
   readonly #clock: Clock
+  readonly #random: Random
   readonly #prefix: string
+  readonly #tickets: Tickets
+  /** What the ids of this client's uploads begin with: a ticket is bound to it, whoever else gets hold of it. */
+  #uploadIds: string | undefined
   readonly #uploads = new Map<string, Route<UploadRoute>>()
-  readonly #reads = new Map<string, Route<readonly ServerAddress[]>>()
+  readonly #reads = new Map<string, Route<ReadRoute>>()
+  readonly #storages = new Map<string, Route<readonly StorageView[]>>()
   /** By upload id. */
   readonly #kept = new Map<string, { group: string; storageId: number }>()
   readonly #avoided = new Map<number, number>()
 
-  constructor(bus: Bus, clock: Clock, prefix: string) {
+  constructor(bus: Bus, { clock, random }: { clock: Clock; random: Random }, prefix: string, tickets: Tickets) {
     this.#bus = bus
     this.#clock = clock
+    this.#random = random
     this.#prefix = prefix
+    this.#tickets = tickets
   }
 
   /** Where to upload to. An upload that one server has already stays with it: nobody else knows its id. */
@@ -52,43 +83,97 @@ export class Routes {
     const wanted: typeof request = kept === undefined ? request : { group: kept.group }
     const key = JSON.stringify([wanted.group, wanted.key])
     const route = await this.#cached(this.#uploads, key, async () => {
-      const { group, servers, leaseMs } = await this.ask(queryStore, wanted)
-      return { answer: { group, servers }, leaseMs }
+      const uploadIds = this.#ownIds()
+      const { group, servers, leaseMs, ticket } = await this.ask(queryStore, { ...wanted, uploadIds })
+      this.#tickets.keep(uploadPurpose(group), ticket)
+      return { answer: { group, servers, needsTicket: ticket !== undefined }, leaseMs }
     })
+    if (route.needsTicket && !this.isOwn(uploadId)) await this.#getTicket(route.group, uploadId)
     const isKept = ({ storageId }: ServerAddress) => storageId === kept?.storageId
     return {
       group: route.group,
+      needsTicket: route.needsTicket,
       servers: kept === undefined ? this.#best(route.servers) : route.servers.filter(isKept),
     }
   }
 
   /** Notes that the first server of a route has stored an upload, though too few of its peers had. */
-  keep(uploadId: string, { group, servers }: UploadRoute): void {
+  keep(uploadId: string, { group, servers }: Pick<UploadRoute, 'group' | 'servers'>): void {
     this.#kept.set(uploadId, { group, storageId: servers[0]!.storageId })
     if (this.#kept.size > ROUTES_MAX) this.#kept.delete(this.#kept.keys().next().value!)
   }
 
-  /** Who may serve a file. */
-  async forRead(fileId: string): Promise<readonly ServerAddress[]> {
+  /** Who may serve a file, and has what is needed of its source's changes. Rejects with `unavailable` if nobody does. */
+  async forRead(fileId: string, needed?: ChangePlace | 'source'): Promise<readonly ServerAddress[]> {
     const { group, name } = parseFileId(fileId)
     const { storageId, address } = decodeFileName(name)
-    const servers = await this.#cached(this.#reads, `${group}/${storageId ?? address}`, async () => {
-      const answer = (await this.ask(queryFetch, { fileId })).servers
-      return { answer, leaseMs: FETCH_LEASE_MS }
+    const { servers, positions } = await this.#cached(this.#reads, `${group}/${storageId ?? address}`, async () => {
+      const { servers, positions = [], ticket } = await this.ask(queryFetch, { fileId })
+      this.#tickets.keep(readPurpose(group), ticket)
+      return { answer: { servers, positions }, leaseMs: FETCH_LEASE_MS }
     })
-    return this.#best(servers)
+    if (needed === undefined) return this.#best(servers)
+    const has = (id: number) => needed !== 'source' && positions.some(at => at.storageId === id && !isAfter(needed, at))
+    const able = servers.filter(server => server.storageId === storageId || has(server.storageId))
+    if (able.length === 0) throw new DfsError('unavailable', 'nobody can be asked who surely has the last change')
+    return this.#best(able)
+  }
+
+  /** All storage servers, as they were up to a second ago. */
+  storages(): Promise<readonly StorageView[]> {
+    return this.#cached(this.#storages, '', async () => {
+      return { answer: (await this.ask(trackerStorages, {})).storages, leaseMs: FETCH_LEASE_MS }
+    })
   }
 
   /** Who orders a file's changes. */
   async forUpdate(fileId: string): Promise<readonly ServerAddress[]> {
-    return (await this.ask(queryUpdate, { fileId })).servers
+    const { group, servers, ticket } = await this.ask(queryUpdate, { fileId })
+    this.#tickets.keep(updatePurpose(group), ticket)
+    return servers
+  }
+
+  /** A ticket to read all of a group, for who asks without a file; none if its servers ask for none. */
+  async forList(group: string, storages: readonly StorageView[]): Promise<void> {
+    const isAsked = storages.some(({ report }) => report.group === group && report.auth === 'ticket')
+    if (!isAsked || this.#tickets.has(readPurpose(group))) return
+    this.#tickets.keep(readPurpose(group), await this.ask(trackerTicket, { group, operations: ['read'] }))
+  }
+
+  /** A new upload id, which the client's tickets are good for. */
+  newUploadId(): string {
+    const made = this.#random.bytes(UPLOAD_ID_BYTES)
+    return this.#ownIds(made) + made.toString('hex', OWN_BYTES)
+  }
+
+  /** Whether an upload id is one of `newUploadId`. */
+  isOwn(uploadId: string): boolean {
+    return uploadId.startsWith(this.#ownIds())
+  }
+
+  #ownIds(made?: Buffer): string {
+    this.#uploadIds ??= (made ?? this.#random.bytes(OWN_BYTES)).toString('hex', 0, OWN_BYTES)
+    return this.#uploadIds
+  }
+
+  /** A ticket for an upload whose id somebody else has made. */
+  async #getTicket(group: string, uploadId: string): Promise<void> {
+    const purpose = uploadPurpose(group, uploadId)
+    if (this.#tickets.has(purpose)) return
+    this.#tickets.keep(purpose, await this.ask(trackerTicket, { group, operations: ['upload'], uploadIds: uploadId }))
   }
 
   /** Notes that a server failed: it is not the first choice for a while, and the trackers are asked again. */
   avoid(server: ServerAddress): void {
     this.#avoided.set(server.storageId, this.#clock.monotonicMs() + AVOIDED_MS)
+    this.forget()
+  }
+
+  /** The trackers are to be asked again. */
+  forget(): void {
     this.#uploads.clear()
     this.#reads.clear()
+    this.#storages.clear()
   }
 
   /** Asks the trackers. Rejects with a DfsError. */

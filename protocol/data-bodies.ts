@@ -138,6 +138,31 @@ export function readUploaded(buffer: Buffer): { receipt: Receipt; group: string;
   return { receipt, ...readGroupAndName(buffer, RECEIPT_BYTES) }
 }
 
+/** Where a change stands in its source's binlog, or a later record: whoever has applied that has the change. */
+export interface ChangePlace {
+  readonly source: number
+  readonly epoch: number
+  readonly sequence: number
+}
+
+/** What is in front of the reply to a change, if it is asked for: source 4, epoch 8, sequence 8. */
+const CHANGE_PLACE_BYTES = 20
+
+export function writeChangePlace({ source, epoch, sequence }: ChangePlace): Buffer {
+  const buffer = Buffer.allocUnsafe(CHANGE_PLACE_BYTES)
+  buffer.writeUInt32BE(source, 0)
+  writeInt64(buffer, epoch, 4)
+  writeInt64(buffer, sequence, 12)
+  return buffer
+}
+
+/** Reads the reply to a change: its place, then FastDFS's reply. */
+export function readChanged(buffer: Buffer): { place: ChangePlace; body: Buffer } {
+  if (buffer.length < CHANGE_PLACE_BYTES) throw new DfsError('internal', 'the reply to a change is cut short')
+  const place = { source: buffer.readUInt32BE(0), epoch: readInt64(buffer, 4), sequence: readInt64(buffer, 12) }
+  return { place, body: buffer.subarray(CHANGE_PLACE_BYTES) }
+}
+
 /** Reads group 16 and the rest as a name: the body of delete, info and fetch, and the reply to an upload. */
 export function readGroupAndName(buffer: Buffer, offset = 0): { group: string; name: string } {
   return {

@@ -40,6 +40,12 @@ export const ERRORS = {
     retryable: false,
     about: 'The proof of the shared secret is missing or wrong.',
   },
+  ticket_expired: {
+    status: 401,
+    errno: EACCES,
+    retryable: true,
+    about: 'The ticket was good for a minute, and that is over; a tracker gives another.',
+  },
   forbidden: { status: 403, errno: EACCES, retryable: false, about: 'This role may not do that.' },
   not_found: {
     status: 404,

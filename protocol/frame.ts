@@ -69,7 +69,15 @@ export const COMMANDS = {
   syncRecord: 206,
   /** Private, peers only: records that follow each other, and the slots of their files; see sync-bodies.ts. */
   syncRun: 207,
+  /** Private: some of the files that a member has; see list-bodies.ts. */
+  listFiles: 208,
 } as const
+
+/**
+ * What our own clients say in the status of a request, which is 0 in those of FastDFS's: a read that is to be answered from
+ * what this member has itself; a change whose reply is to begin with its place in the binlog (`readChanged`).
+ */
+export const REQUEST_STATUS = { alone: 1, tellPlace: 2 } as const
 
 /** The first ten bytes of a frame. */
 export interface FrameHeader {

@@ -94,6 +94,8 @@ export const StorageReport = Type.Object({
   status: StorageStatus,
   reason: Type.Optional(Type.String({ maxLength: 200 })),
   uploadPriority: Type.Integer(),
+  /** What its data port asks of clients: trackers answer with tickets where it is `ticket`. */
+  auth: Type.Optional(Type.String({ maxLength: 16 })),
   storePaths: Type.Array(StorePathReport, { maxItems: STORE_PATHS_MAX }),
   /** The end of its own binlog that is durable. */
   binlogEnd: Type.Object({ sequence: Count, timeMs: Count }),

@@ -1,7 +1,9 @@
 /** What anybody may ask any tracker. */
 import { type Static, Type } from 'typebox'
+import { FILE_NAME_BYTES_MAX } from './file-id.ts'
 import { defineNotice, defineRequest } from './message.ts'
 import { GroupSchema, StorageIdSchema, StorageReport, Welcome } from './storage-messages.ts'
+import { IssuedTicket, OPERATIONS, OperationSchema } from './ticket.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 const FileIdText = Type.String({ minLength: 1, maxLength: 160 })
@@ -15,8 +17,17 @@ export const ServerAddress = Type.Object({
 })
 export type ServerAddress = Static<typeof ServerAddress>
 
-/** Candidates in the order in which to try them. */
-const Candidates = Type.Object({ group: GroupSchema, servers: Type.Array(ServerAddress) })
+/** The beginning of upload ids, as hex: what a ticket for uploads is bound to. Eight bytes are as good as a name. */
+const UploadIds = Type.String({ pattern: '^([0-9a-f]{2}){8,16}$' })
+
+/** Candidates in the order in which to try them, and a ticket where they ask for one. */
+const Candidates = Type.Object({
+  group: GroupSchema,
+  servers: Type.Array(ServerAddress),
+  /** How far those of them that are not the file's source have applied its records. */
+  positions: Type.Optional(Type.Array(Type.Object({ storageId: StorageIdSchema, epoch: Count, sequence: Count }))),
+  ticket: Type.Optional(IssuedTicket),
+})
 
 export const trackerJoin = defineRequest({
   name: 'tracker.join',
@@ -32,16 +43,18 @@ export const queryStore = defineRequest({
   subject: 'tracker.queryStore',
   about:
     'Where to upload to. A `group` names one, a `key` picks one by consistent hash, neither leaves it to the tracker. ' +
-    'The answer may be used again for `leaseMs`.',
+    'The answer may be used again for `leaseMs`. Where storage servers ask for tickets, it has one for uploads whose ids begin with `uploadIds`.',
   request: Type.Object({
     group: Type.Optional(GroupSchema),
     key: Type.Optional(Type.String({ minLength: 1, maxLength: 1024 })),
+    uploadIds: Type.Optional(UploadIds),
   }),
   reply: Type.Object({
     group: GroupSchema,
     storePathIndex: Type.Integer(),
     servers: Type.Array(ServerAddress),
     leaseMs: Count,
+    ticket: Type.Optional(IssuedTicket),
   }),
   errors: ['bad_request', 'unknown_group', 'no_storage', 'no_space'],
 })
@@ -49,7 +62,7 @@ export const queryStore = defineRequest({
 export const queryFetch = defineRequest({
   name: 'tracker.queryFetch',
   subject: 'tracker.queryFetch',
-  about: 'Who can serve a file: those that surely hold it first.',
+  about: 'Who can serve a file: those that surely hold it first. A ticket is one to read all files of the group.',
   request: Type.Object({ fileId: FileIdText }),
   reply: Candidates,
   errors: ['bad_request', 'bad_file_id', 'unknown_group', 'no_storage'],
@@ -58,10 +71,26 @@ export const queryFetch = defineRequest({
 export const queryUpdate = defineRequest({
   name: 'tracker.queryUpdate',
   subject: 'tracker.queryUpdate',
-  about: 'Who orders the changes of a file: its source first.',
+  about:
+    'Who orders the changes of a file: its source first. A ticket is one to change and delete all files of the group.',
   request: Type.Object({ fileId: FileIdText }),
   reply: Candidates,
   errors: ['bad_request', 'bad_file_id', 'unknown_group', 'no_storage'],
+})
+
+export const trackerTicket = defineRequest({
+  name: 'tracker.ticket',
+  subject: 'tracker.ticket',
+  about:
+    'A ticket for operations of a group: uploads whose ids begin with `uploadIds`, and what is done to files whose names begin with `names`.',
+  request: Type.Object({
+    group: GroupSchema,
+    operations: Type.Array(OperationSchema, { minItems: 1, maxItems: OPERATIONS.length }),
+    uploadIds: Type.Optional(UploadIds),
+    names: Type.Optional(Type.String({ maxLength: FILE_NAME_BYTES_MAX, pattern: '^[A-Za-z0-9/._-]*$' })),
+  }),
+  reply: IssuedTicket,
+  errors: ['bad_request', 'unknown_group', 'not_supported'],
 })
 
 /** A storage server as a tracker sees it. */

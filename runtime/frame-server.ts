@@ -8,6 +8,7 @@
 
 import { DfsError, ERRORS, toDfsError } from '../protocol/errors.ts'
 import { COMMANDS, type FrameHeader, HEADER_BYTES, writeHeader } from '../protocol/frame.ts'
+import type { Ticket } from '../protocol/ticket.ts'
 import { FrameCutError, FrameReader, type ReadTimeouts } from './frame-reader.ts'
 import type { Log } from './log.ts'
 import { Refusals } from './refusals.ts'
@@ -95,6 +96,7 @@ const SWEEP_MS = 500
 
 const SILENT = new SocketError('read', 'ETIMEDOUT')
 const NO_PARTS: readonly Uint8Array[] = []
+const NO_TICKETS: readonly Ticket[] = []
 const DONE = Promise.resolve()
 
 /** A listening port and its connections. */
@@ -221,6 +223,8 @@ class Request implements FrameRequest {
 export class Connection {
   /** Set by the handshake. */
   role: ConnectionRole = 'anonymous'
+  /** Those whose secret it has proven. */
+  tickets: readonly Ticket[] = NO_TICKETS
   readonly #socket: Socket
   readonly #options: FrameServerOptions
   readonly #reader: FrameReader

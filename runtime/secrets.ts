@@ -1,12 +1,13 @@
 /**
  * The secrets of a cluster, made at its first start and kept:
  *
- *     <directory>/secrets.json                { version, clusterSecret, passwords: { <user>: ... } }
+ *     <directory>/secrets.json                { version, clusterSecret, ticketSecrets: [...], passwords: { <user>: ... } }
  *     <directory>/credentials/<user>.json     what one role needs to connect, and nothing of another's
  *
  * Losing `secrets.json` locks every running process out, so it is only ever completed, never made again. The disk makes
  * files that only their owner reads.
  */
+import { groupKey } from '../protocol/ticket.ts'
 import { roleKey } from './handshake.ts'
 import { inboxPrefixOf, natsUsers } from './nats-config.ts'
 import { readText, writeText } from './text-file.ts'
@@ -20,6 +21,8 @@ const PASSWORD_BYTES = 24
 export interface Secrets {
   /** 32 bytes as hex: what storage servers prove to each other that they are of one cluster. */
   readonly clusterSecret: string
+  /** What tickets are signed with: the first, while all of them are believed. 32 bytes each, as hex. */
+  readonly ticketSecrets: readonly string[]
   /** Passwords of the NATS users, by user. */
   readonly passwords: Readonly<Record<string, string>>
 }
@@ -32,6 +35,8 @@ export interface Credentials {
   readonly inboxPrefix: string
   /** Opens the private commands on data sockets: the cluster's secret for storage servers, the clients' for clients. */
   readonly dataSecret?: string
+  /** Signs tickets, or tells whether they are signed: the ticket secrets for trackers, its group's keys for a storage server. */
+  readonly ticketKeys?: readonly string[]
 }
 
 /** For whom the secrets are. */
@@ -60,6 +65,7 @@ export async function ensureSecrets(
   }
   const secrets: Secrets = {
     clusterSecret: found?.clusterSecret ?? random.bytes(CLUSTER_SECRET_BYTES).toString('hex'),
+    ticketSecrets: found?.ticketSecrets ?? [random.bytes(CLUSTER_SECRET_BYTES).toString('hex')],
     passwords,
   }
   await writeIfChanged(disk, `${directory}/secrets.json`, { version: VERSION, ...secrets })
@@ -79,7 +85,8 @@ export async function readCredentials(disk: Disk, path: string): Promise<Credent
   const text = await readText(disk, path)
   if (text === undefined) throw new Error(`${path}: there are no credentials`)
   const value = parse(path, text) as Partial<Credentials> | null
-  const strings = [value?.user, value?.password, value?.inboxPrefix, value?.dataSecret ?? '', ...(value?.servers ?? [])]
+  const { user, password, inboxPrefix, dataSecret = '', ticketKeys = [], servers = [] } = value ?? {}
+  const strings = [user, password, inboxPrefix, dataSecret, ...ticketKeys, ...servers]
   if (!Array.isArray(value?.servers) || strings.some(s => typeof s !== 'string')) {
     throw new Error(`${path}: not credentials`)
   }
@@ -89,7 +96,19 @@ export async function readCredentials(disk: Disk, path: string): Promise<Credent
 function credentialsOf(secrets: Secrets, user: string, servers: readonly string[]): Credentials {
   const dataSecret = dataSecretOf(secrets.clusterSecret, user)
   const credentials = { servers, user, password: secrets.passwords[user]!, inboxPrefix: inboxPrefixOf(user) }
-  return dataSecret === undefined ? credentials : { ...credentials, dataSecret }
+  const ticketKeys = ticketKeysOf(secrets.ticketSecrets, user)
+  return {
+    ...credentials,
+    ...(dataSecret === undefined ? {} : { dataSecret }),
+    ...(ticketKeys === undefined ? {} : { ticketKeys }),
+  }
+}
+
+// Not from the cluster secret, which every storage server has: one of another group could give tickets for this one.
+function ticketKeysOf(ticketSecrets: readonly string[], user: string): readonly string[] | undefined {
+  if (user === 'tracker') return ticketSecrets
+  if (!user.startsWith('storage_')) return undefined
+  return ticketSecrets.map(secret => groupKey(secret, user.slice('storage_'.length)))
 }
 
 // Clients upload with private commands, so they need a secret; replication wants one that does not follow from theirs.
@@ -104,15 +123,21 @@ async function readSecrets(disk: Disk, path: string): Promise<Secrets | undefine
   if (text === undefined) return undefined
   const value = parse(path, text) as Partial<Secrets & { version: number }> | null
   const passwords = value?.passwords
+  const ticketSecrets = value?.ticketSecrets ?? []
   const whole =
     value?.version === VERSION &&
-    typeof value.clusterSecret === 'string' &&
-    /^[0-9a-f]{64}$/.test(value.clusterSecret) &&
+    isSecret(value.clusterSecret) &&
+    Array.isArray(ticketSecrets) &&
+    ticketSecrets.every(isSecret) &&
     typeof passwords === 'object' &&
     passwords !== null &&
     Object.values(passwords).every(password => typeof password === 'string')
   if (!whole) throw new Error(`${path}: not the secrets of a cluster, version ${VERSION}`)
   return value as Secrets
+}
+
+function isSecret(value: unknown): boolean {
+  return typeof value === 'string' && /^[0-9a-f]{64}$/.test(value)
 }
 
 function parse(path: string, text: string): unknown {

@@ -84,6 +84,8 @@ export interface SlotKeeper {
   put(slots: readonly SlotBytes[]): Promise<void>
   /** They have records now. */
   recorded(slots: readonly SlotBytes[]): void
+  /** They will have none. */
+  dropped(slots: readonly SlotBytes[]): void
 }
 
 /** Where a binlog is: given out so far, and durable with its effect visible. */
@@ -232,6 +234,7 @@ export class Binlog {
       const problem = failureOf(written) ?? failureOf(kept)
       if (problem !== undefined) {
         const isUndone = await this.#undo(written.status === 'fulfilled', problem, firstSequence)
+        if (isUndone) this.#slotKeeper?.dropped(slots)
         if (isUndone) this.#reject(waiting, notRecorded(problem))
         else this.#fail(problem, waiting)
         break

@@ -2,6 +2,7 @@
 
 import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, tailOf } from '../protocol/file-id.ts'
+import type { ListPage } from '../protocol/list-bodies.ts'
 import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
 import { type Counters, zeroCounters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
@@ -17,6 +18,7 @@ import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
 import { countedDisk } from './counted-disk.ts'
 import { Effects } from './effects.ts'
 import { FileChanges } from './file-changes.ts'
+import { FileList, type ListWanted } from './file-list.ts'
 import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
 import { type FileKind, IncomingFile, isCached } from './incoming-file.ts'
@@ -72,6 +74,7 @@ export class FileStore implements Store {
   readonly #applied: AppliedRecords
   readonly #appenders: AppenderFiles
   readonly #effects: Effects
+  readonly #list: FileList
   #stopTicks: readonly Cancel[] = []
   #tokens = 0
   #looking: Promise<void> | undefined
@@ -106,6 +109,7 @@ export class FileStore implements Store {
     const slotSpace = new SlotSpace(catalogue, recovered, paths, identity, world.clock, reuse)
     this.#slotSpace = slotSpace
     const slotWriter = new SlotWriter(identity.storageId, paths, slotSpace, recovered.slots, onPhase)
+    this.#list = new FileList({ store: this, paths, catalogue, slotWriter })
     const binlog = new Binlog(world.disk, world.clock, {
       ...recovered,
       directory: binlogDirectory(dataDirectory),
@@ -390,6 +394,10 @@ export class FileStore implements Store {
 
   async namesFrom(storePathIndex: number, directoryIndex: number) {
     return this.#paths.byIndex.get(storePathIndex)?.namesFrom(directoryIndex)
+  }
+
+  list(wanted: ListWanted): Promise<ListPage> {
+    return this.#list.page(wanted)
   }
 
   isSound(file: FileNameParts): Promise<boolean> {

@@ -5,8 +5,7 @@
  *     plain    directory after directory: the name of a file, or its sidecar, says what is in it; metadata has a check
  *
  * Slots are found by their records, because a header cannot vouch for itself: it has no checksum of its own, and what is
- * in a segment without a record is what a crash left, and no file. Nothing is kept of what was read but one directory's
- * names.
+ * in a segment without a record is what a crash left, and no file.
  */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName, type FileNameParts } from '../protocol/file-id.ts'
@@ -15,6 +14,7 @@ import { type Disk, DiskError } from '../runtime/world.ts'
 import { binlogDirectory, epochAfter } from './binlog-files.ts'
 import { type BinlogCursor, readRecords } from './binlog-reader.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
+import { fileOf, PlainWalk } from './plain-walk.ts'
 import type { Quarantine } from './quarantine.ts'
 import {
   beginningOf,
@@ -59,18 +59,18 @@ export class ScrubWalk {
   readonly #disk: Disk
   readonly #dataDirectory: string
   readonly #store: Store
+  readonly #plainWalk: PlainWalk
   readonly #quarantine: Quarantine
   readonly #log: Log
   readonly #buffer = Buffer.allocUnsafeSlow(SLOTS_BYTES + SMALL_SLOT_BYTES)
   #cursor: BinlogCursor = {}
-  /** What is in the directory that was listed last. */
-  #listed: { storePathIndex: number; directoryIndex: number; names: readonly string[] } | undefined
 
   /** Files in quarantine are passed by. */
   constructor(parts: { disk: Disk; dataDirectory: string; store: Store; quarantine: Quarantine; log: Log }) {
     this.#disk = parts.disk
     this.#dataDirectory = parts.dataDirectory
     this.#store = parts.store
+    this.#plainWalk = new PlainWalk(parts.store)
     this.#quarantine = parts.quarantine
     this.#log = parts.log
   }
@@ -160,42 +160,16 @@ export class ScrubWalk {
   }
 
   async #plain(position: ScrubPosition & { phase: 'plain' }): Promise<WalkPiece> {
-    const { storePathIndex, directoryIndex, after } = position
-    if (storePathIndex >= this.#store.storePaths.length) return piece({ phase: 'known' })
-    const listed = this.#listed
-    const isListed = listed?.storePathIndex === storePathIndex && listed.directoryIndex === directoryIndex
-    if (!isListed || after === '') {
-      const found = await this.#store.namesFrom(storePathIndex, directoryIndex)
-      if (found === undefined) {
-        this.#listed = undefined
-        return piece({ phase: 'plain', storePathIndex: storePathIndex + 1, directoryIndex: 0, after: '' })
-      }
-      this.#listed = { storePathIndex, ...found }
-      // The directory that was being read is gone: this is one behind it.
-      if (found.directoryIndex !== directoryIndex) return this.#nextOf(found.directoryIndex, '')
-    }
-    return this.#nextOf(directoryIndex, after)
-  }
-
-  /** The next file of the directory that is listed. */
-  #nextOf(directoryIndex: number, after: string): WalkPiece {
-    const { storePathIndex, names } = this.#listed!
-    const name = names.find(name => name > after && this.#isRead(name))
-    if (name === undefined) {
-      return piece({ phase: 'plain', storePathIndex, directoryIndex: directoryIndex + 1, after: '' })
-    }
-    const position: ScrubPosition = { phase: 'plain', storePathIndex, directoryIndex, after: name }
-    return { ...piece(position, 0), file: beginningOf(name) }
+    const found = await this.#plainWalk.next(position, name => this.#isRead(name))
+    if (found === undefined) return piece({ phase: 'known' })
+    const { place, name } = found
+    if (name === undefined) return piece({ phase: 'plain', ...place })
+    return { ...piece({ phase: 'plain', ...place }, 0), file: beginningOf(name) }
   }
 
   /** Whether a name is that of a file, or of metadata. A sidecar goes with its file; what people have put there is no matter of ours. */
   #isRead(name: string): boolean {
-    try {
-      decodeFileName(name)
-      return !this.#quarantine.has(name)
-    } catch {
-      return false
-    }
+    return fileOf(name) !== undefined && !this.#quarantine.has(name)
   }
 }
 

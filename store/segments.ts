@@ -82,6 +82,12 @@ export interface SegmentSum {
   readonly endBytes: number
 }
 
+/** Slots that lie behind each other, and where the next begins. */
+export interface SlotHeaders {
+  readonly slots: readonly { readonly offsetBytes: number; readonly header: SlotHeader }[]
+  readonly nextBytes: number
+}
+
 interface OpenSegment {
   readonly file: Promise<SegmentFile>
   /** It is made if it is not there. */
@@ -248,6 +254,24 @@ export class Segments {
   /** Whether there is such a segment. */
   async has(ref: SegmentRef): Promise<boolean> {
     return (await this.#ifThere(ref, async () => true)) ?? false
+  }
+
+  /**
+   * Reads some headers of a segment, from a place where a slot begins or may begin: those of slots, and where the next ones
+   * are; undefined behind the last. What is damaged is passed by.
+   */
+  async headers(ref: SegmentRef, fromBytes: number): Promise<SlotHeaders | undefined> {
+    const target = Buffer.allocUnsafe(WALK_BYTES)
+    const count = (await this.#ifThere(ref, segment => segment.read(target, fromBytes))) ?? 0
+    if (count < SLOT_HEADER_BYTES) return undefined
+    const slots: { offsetBytes: number; header: SlotHeader }[] = []
+    let at = 0
+    while (at + SLOT_HEADER_BYTES <= count) {
+      const header = readSlotHeader(target.subarray(at, at + SLOT_HEADER_BYTES))
+      if (header !== undefined) slots.push({ offsetBytes: fromBytes + at, header })
+      at += header?.slotBytes ?? SLOT_ALIGNMENT
+    }
+    return { slots, nextBytes: fromBytes + at }
   }
 
   /** Goes over all headers of a segment, and says what they come to; undefined if it is not there. */

@@ -14,6 +14,8 @@ export class SlotWriter implements SlotKeeper {
   readonly #slotSpace: SlotSpace
   readonly #onPhase: OnPhase
   readonly #ends: Map<number, SlotEnd>
+  /** Of flushes that are not over. */
+  readonly #writing = new Set<readonly SlotBytes[]>()
 
   /** For the source `storageId`, whose slots end at `ends`. */
   constructor(storageId: number, paths: StorePaths, slotSpace: SlotSpace, ends: readonly SlotEnd[], onPhase: OnPhase) {
@@ -29,7 +31,13 @@ export class SlotWriter implements SlotKeeper {
     return [...this.#ends.values()]
   }
 
+  /** Slots that are being written, or have no record yet. */
+  get writing(): readonly SlotBytes[] {
+    return [...this.#writing].flat()
+  }
+
   async put(slots: readonly SlotBytes[]): Promise<void> {
+    this.#writing.add(slots)
     this.#onPhase('written')
     this.#slotSpace.touch(slots)
     const groups = [...groupBy(slots, slot => this.#paths.of(slot))]
@@ -42,7 +50,12 @@ export class SlotWriter implements SlotKeeper {
     this.#onPhase('synced')
   }
 
+  dropped(slots: readonly SlotBytes[]): void {
+    this.#writing.delete(slots)
+  }
+
   recorded(slots: readonly SlotBytes[]): void {
+    this.#writing.delete(slots)
     this.#onPhase('recorded')
     this.#slotSpace.filled(slots)
     for (const { storePathIndex, storageId, segmentId, offsetBytes, bytes, reused } of slots) {

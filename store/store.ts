@@ -1,10 +1,12 @@
 /** The one interface behind which files are kept; what is behind it may change without anybody in front noticing. */
 import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
+import type { ListPage } from '../protocol/list-bodies.ts'
 import type { Counters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
 import type { BinlogCursor, ReadRecord, SequenceRange } from './binlog-reader.ts'
+import type { ListWanted } from './file-list.ts'
 import type { FileKind, IncomingFile } from './incoming-file.ts'
 import type { IncomingMetadata } from './metadata-file.ts'
 import type { Recovery } from './recovery.ts'
@@ -186,6 +188,8 @@ export interface Store {
     storePathIndex: number,
     directoryIndex: number,
   ): Promise<{ directoryIndex: number; names: readonly string[] } | undefined>
+  /** The files that are here, some at a time, in the order of protocol/list-bodies.ts. Rejects like `namesFrom`. */
+  list(wanted: ListWanted): Promise<ListPage>
   /** Whether the disk of a file is there and good. */
   isSound(file: FileNameParts): Promise<boolean>
   /** Takes note of a read or write that failed on a file's disk. */

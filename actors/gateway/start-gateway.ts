@@ -26,7 +26,7 @@ export async function startGateway(context: RoleContext, options: GatewayOptions
   // Files and beats on connections of their own: a megabyte in the queue must not make us look dead.
   const control = await connectRole(context, credentials, `dfs-${gatewayId}`)
   const files = await connectRole(context, credentials, `dfs-${gatewayId}-files`)
-  const client = new Client({ world, timers, bus: files, prefix, dataSecret: credentials.dataSecret ?? '' })
+  const client = new Client({ world, timers, bus: files, prefix, dataSecret: credentials.dataSecret })
   const service = announce(context, files, 'gateway', gatewayId, 'stores and fetches files by NATS message', {})
   serveFiles({ client, bus: files, service, prefix, log })
   await files.flush().catch(error => log.warn({ err: error }, 'NATS is not there yet'))

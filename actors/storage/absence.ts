@@ -11,7 +11,7 @@ import type { FileNameParts } from '../../protocol/file-id.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameRequest } from '../../runtime/frame-server.ts'
-import { connectPeer, type PortContext } from './port-context.ts'
+import { connectPeer, isAlone, type PortContext } from './port-context.ts'
 
 /** Asks the others for a file that is not here. Rejects with `not_found`, `not_here` or `unavailable`. */
 export async function askAbout<T>(
@@ -22,7 +22,7 @@ export async function askAbout<T>(
 ): Promise<T> {
   if (await knowsOfDeletion(context, name, file)) throw new DfsError('not_found')
   // Whoever is asked by a member does not ask a third.
-  if (request.connection.role === 'peer') throw new DfsError('not_here')
+  if (isAlone(request)) throw new DfsError('not_here')
   return askOthers(context, file, ask)
 }
 

@@ -1,8 +1,9 @@
 /** Answers uploads: at once, or when as many members hold them as were asked for. */
-import { type UploadHead, writeGroupAndName, writeReceipt } from '../../protocol/data-bodies.ts'
+import { type UploadHead, writeChangePlace, writeGroupAndName, writeReceipt } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { formatFileId } from '../../protocol/file-id.ts'
-import type { FrameReply } from '../../runtime/frame-server.ts'
+import { REQUEST_STATUS } from '../../protocol/frame.ts'
+import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Stored } from '../../store/store.ts'
 import type { PortContext } from './port-context.ts'
 
@@ -29,6 +30,20 @@ export function acknowledge(
     const fileId = formatFileId({ group: context.store.group, name: stored.name })
     throw new DfsError('ack_timeout', `${replicas.holders(stored)} of ${replicas.members} members hold ${fileId}`)
   })
+}
+
+/**
+ * The reply to a change of a file of ours that is done. Who asks for its place gets that of the last record that peers will
+ * have, which is this change's or a later one's.
+ */
+export function answerChange(
+  { store, acknowledged }: PortContext,
+  { status }: FrameRequest,
+  parts: readonly Buffer[] = [],
+): FrameReply {
+  if (status !== REQUEST_STATUS.tellPlace) return { status: 0, parts, ...acknowledged }
+  const { storageId: source, epoch, ownEnd: sequence } = store
+  return { status: 0, parts: [writeChangePlace({ source, epoch, sequence }), ...parts], ...acknowledged }
 }
 
 function replyTo(context: PortContext, stored: Stored, head: UploadHead | undefined): FrameReply {

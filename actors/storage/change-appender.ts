@@ -12,7 +12,7 @@ import { FILE_NAME_BYTES_MAX, type FileNameParts } from '../../protocol/file-id.
 import { COMMANDS, isSize, readInt64 } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
-import { acknowledge, admitAck } from './acknowledge.ts'
+import { acknowledge, admitAck, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, type PortContext } from './port-context.ts'
 import { admitUpload, receiveInto } from './upload-file.ts'
@@ -30,6 +30,7 @@ export async function uploadAppender(context: PortContext, request: FrameRequest
   if (body.bodyLeft < UPLOAD_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const { sizeBytes, extension, storePathIndex } = readUploadFields(await body.bytes(UPLOAD_FIXED_BYTES))
   if (sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
+  context.access.admitUpload(request.connection, undefined)
   admitUpload(context, { extension }, undefined)
   context.store.counters.total_upload_bytes += sizeBytes
   const file = await context.store.receive(storePathIndex, sizeBytes, 'appender')
@@ -49,26 +50,26 @@ export async function uploadAppender(context: PortContext, request: FrameRequest
 
 /** FastDFS's append, 24. */
 export async function append(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const named = await readName(request, APPEND_FIXED_BYTES)
+  const named = await readName(context, request, APPEND_FIXED_BYTES)
   return write(context, request, named, readInt64(named.head, 8), undefined)
 }
 
 /** FastDFS's modify, 34: bytes at an offset, which may lead beyond the end. */
 export async function modify(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const named = await readName(request, MODIFY_FIXED_BYTES)
+  const named = await readName(context, request, MODIFY_FIXED_BYTES)
   return write(context, request, named, readInt64(named.head, 16), readInt64(named.head, 8))
 }
 
 /** FastDFS's truncate, 36. */
 export async function truncate(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const named = await readName(request, TRUNCATE_FIXED_BYTES)
+  const named = await readName(context, request, TRUNCATE_FIXED_BYTES)
   const { name, file, head } = named
   const sizeBytes = readInt64(head, 8)
   if (request.body.bodyLeft > 0 || !isSize(sizeBytes)) throw new DfsError('bad_request', 'a size and a name are all')
   if (file.storageId !== context.store.storageId) return passOn(context, request, file, head)
   request.bodyTaken()
   if (!(await context.store.truncateAppender(name, sizeBytes))) await refuse(context, request, named)
-  return { status: 0, ...context.acknowledged }
+  return answerChange(context, request)
 }
 
 /** FastDFS's regeneration of a name, 38: the appender file becomes a plain one. */
@@ -79,11 +80,12 @@ export async function regenerate(context: PortContext, request: FrameRequest): P
   const head = await body.bytes(lengthBytes)
   const name = head.toString('latin1')
   const file = admitFile(name)
+  context.access.admit(request.connection, 'change', name)
   if (file.storageId !== store.storageId) return passOn(context, request, file, head)
   request.bodyTaken()
   const stored = await store.regenerate(name)
   if (stored === undefined) return refuse(context, request, { name, file })
-  return { status: 0, parts: [writeGroupAndName(store.group, stored.name)], ...context.acknowledged }
+  return answerChange(context, request, [writeGroupAndName(store.group, stored.name)])
 }
 
 async function write(
@@ -115,8 +117,8 @@ async function write(
   const stored = await store.writeAppender(name, part, offset)
   if (stored === undefined) return refuse(context, request, named)
   store.counters[`success_${operation}_bytes`] += sizeBytes
-  const { status } = await acknowledge(context, stored, undefined)
-  return { status, ...context.acknowledged }
+  await acknowledge(context, stored, undefined)
+  return answerChange(context, request)
 }
 
 /** Rejects, because the file is not here: with what is known of it. */
@@ -130,8 +132,12 @@ async function refuse(
   throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')
 }
 
-/** Reads a fixed part that begins with the length of a name, and the name behind it. */
-async function readName({ body }: FrameRequest, fixedBytes: number): Promise<Named> {
+/** Reads a fixed part that begins with the length of a name, and the name behind it, which may be changed. */
+async function readName(
+  { access }: PortContext,
+  { body, connection }: FrameRequest,
+  fixedBytes: number,
+): Promise<Named> {
   if (body.bodyLeft < fixedBytes) throw new DfsError('bad_request', 'the request is cut short')
   const fixed = await body.bytes(fixedBytes)
   const nameBytes = readInt64(fixed, 0)
@@ -141,5 +147,7 @@ async function readName({ body }: FrameRequest, fixedBytes: number): Promise<Nam
   const copy = Buffer.from(fixed)
   const head = Buffer.concat([copy, await body.bytes(nameBytes)])
   const name = head.toString('latin1', fixedBytes)
-  return { name, file: admitFile(name), head }
+  const file = admitFile(name)
+  access.admit(connection, 'change', name)
+  return { name, file, head }
 }

@@ -2,8 +2,10 @@
 import { NAME_BODY_BYTES_MAX, readGroupAndName, writeGroupAndName } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
+import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
+import { answerChange } from './acknowledge.ts'
 import { admitName, askSource, type PortContext } from './port-context.ts'
 
 /** FastDFS's delete, 12. */
@@ -11,6 +13,7 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
   const id = await readName(request)
   request.bodyTaken()
   const parts = admitName(context, id)
+  context.access.admit(request.connection, 'delete', id.name)
   if (parts.storageId === context.store.storageId) {
     if (!(await context.store.delete(id.name))) {
       const body = writeGroupAndName(id.group, id.name)
@@ -20,11 +23,11 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
       throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')
     }
     context.counts.deletes++
-    return { status: 0, ...context.acknowledged }
+    return answerChange(context, request)
   }
   const body = writeGroupAndName(id.group, id.name)
-  await askSource(context, request, parts, client => client.request(COMMANDS.deleteFile, body))
-  return { status: 0 }
+  const ask = (client: FrameClient) => client.request(COMMANDS.deleteFile, body, request.status)
+  return { status: 0, parts: [await askSource(context, request, parts, ask)] }
 }
 
 /** Reads a body that is group and name. Throws `bad_request`. */

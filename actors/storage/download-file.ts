@@ -2,7 +2,7 @@
 import { DOWNLOAD_FIXED_BYTES, readDownload, writeDownload } from '../../protocol/data-bodies.ts'
 import { DfsError, toDfsError } from '../../protocol/errors.ts'
 import type { FileNameParts } from '../../protocol/file-id.ts'
-import { COMMANDS, isSize } from '../../protocol/frame.ts'
+import { COMMANDS, isSize, REQUEST_STATUS } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
@@ -10,7 +10,7 @@ import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { readPieces } from '../../store/read-pieces.ts'
 import type { OpenFile } from '../../store/stored-file.ts'
 import { askAbout, askOthers } from './absence.ts'
-import { admitFile, admitGroup, type PortContext } from './port-context.ts'
+import { admitFile, admitGroup, isAlone, type PortContext } from './port-context.ts'
 
 /** The longest body of a download request: range, group and the longest name. */
 const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
@@ -45,6 +45,7 @@ function download(context: PortContext, request: FrameRequest, bytes: Buffer): F
   admitGroup(context, wanted)
   if (!isSize(wanted.offset) || !isSize(wanted.length))
     throw new DfsError('bad_range', 'a range has an offset and a length')
+  context.access.admit(request.connection, 'read', wanted.name)
   context.counts.downloads++
   const hot = context.store.cached(wanted.name)
   if (hot === undefined) return downloadFromDisk(context, request, wanted)
@@ -58,11 +59,11 @@ async function downloadFromDisk(context: PortContext, request: FrameRequest, wan
   const file = await readLocal(context, wanted.name, () => context.store.open(wanted.name))
   if (file !== undefined) {
     try {
-      return await serveLocal(context, file, parts, wanted)
+      return await serveLocal(context, file, parts, wanted, request.status === REQUEST_STATUS.alone)
     } catch (error) {
       await file.close()
       // A bad copy here is as good as none: another member may have a good one.
-      if (toDfsError(error).code !== 'corrupt' || request.connection.role === 'peer') throw error
+      if (toDfsError(error).code !== 'corrupt' || isAlone(request)) throw error
       await request.turn()
       return askOthersInstead(context, parts, wanted, error)
     }
@@ -90,7 +91,7 @@ async function downloadSmall(
     await release()
     if (toDfsError(error).code !== 'corrupt') throw error
     noteCorruption(context, wanted.name)
-    if (request.connection.role === 'peer') throw error
+    if (isAlone(request)) throw error
     await request.turn()
     return askOthersInstead(context, parts, wanted, error)
   }
@@ -143,6 +144,7 @@ async function serveLocal(
   file: OpenFile,
   parts: FileNameParts,
   wanted: Wanted,
+  isStrict: boolean,
 ): Promise<FrameReply> {
   const { from, until } = rangeOf(file.sizeBytes, wanted)
   const { counts, store } = context
@@ -161,18 +163,18 @@ async function serveLocal(
   }
   const stream = async (send: Send) => {
     await send([first])
-    await streamRest(context, parts, wanted, { from: from + first.length, until }, pieces, send)
+    await streamRest(context, parts, wanted, { from: from + first.length, until, isStrict }, pieces, send)
     store.counters.success_download_bytes += bytes
   }
   return { status: 0, lengthBytes: bytes, stream, release }
 }
 
-/** Streams further pieces. From a bad block on, a peer sends what it has. */
+/** Streams further pieces. From a bad block on, a peer sends what it has, unless what it has may be older. */
 async function streamRest(
   context: PortContext,
   parts: FileNameParts,
   wanted: Wanted,
-  rest: { from: number; until: number },
+  rest: { from: number; until: number; isStrict: boolean },
   pieces: AsyncGenerator<Buffer, void, void>,
   send: Send,
 ): Promise<void> {
@@ -182,7 +184,7 @@ async function streamRest(
     try {
       piece = await nextPiece(context, wanted.name, pieces)
     } catch (error) {
-      if (toDfsError(error).code !== 'corrupt') throw error
+      if (toDfsError(error).code !== 'corrupt' || rest.isStrict) throw error
       return await streamFromPeer(context, parts, { ...wanted, offset: at, length: rest.until - at }, send)
     }
     await send([piece])

@@ -13,8 +13,9 @@ import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { ChangeMetadata } from '../../store/store.ts'
 import { askAbout, askOthers } from './absence.ts'
+import { answerChange } from './acknowledge.ts'
 import { readName } from './delete-file.ts'
-import { admitName, askSource, type PortContext } from './port-context.ts'
+import { admitName, askSource, isAlone, type PortContext } from './port-context.ts'
 
 /** FastDFS's set metadata, 13: in place of what was set before, or merged into it. */
 export async function setMetadata(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -25,16 +26,17 @@ export async function setMetadata(context: PortContext, request: FrameRequest): 
   request.bodyTaken()
   const { group, name, metadata, merges } = readSetMetadata(body)
   const file = admitName(context, { group, name })
+  context.access.admit(request.connection, 'change', name)
   const changes = readMetadata(metadata)
   if (file.storageId !== context.store.storageId) {
-    await askSource(context, request, file, client => client.request(COMMANDS.setMetadata, body))
-    return { status: 0 }
+    const ask = (client: FrameClient) => client.request(COMMANDS.setMetadata, body, request.status)
+    return { status: 0, parts: [await askSource(context, request, file, ask)] }
   }
   const change: ChangeMetadata = async before => {
     const old = merges ? await before() : undefined
     return writeMetadata(old === undefined ? changes : new Map([...readMetadata(old), ...changes]))
   }
-  if (await context.store.changeMetadata(name, change)) return { status: 0, ...context.acknowledged }
+  if (await context.store.changeMetadata(name, change)) return answerChange(context, request)
   const ask = (client: FrameClient) => client.request(COMMANDS.queryFileInfo, writeGroupAndName(group, name))
   await askAbout(context, request, { name, file }, ask)
   throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')
@@ -45,6 +47,7 @@ export async function getMetadata(context: PortContext, request: FrameRequest): 
   const id = await readName(request)
   request.bodyTaken()
   const file = admitName(context, id)
+  context.access.admit(request.connection, 'read', id.name)
   const metadata = await metadataOf(context, request, id, file)
   if (metadata.length === 0 && request.connection.role === 'anonymous') throw new DfsError('not_found')
   return { status: 0, parts: [metadata] }
@@ -58,7 +61,7 @@ async function metadataOf(
 ): Promise<Buffer> {
   const { store } = context
   const ask = (client: FrameClient) => client.request(COMMANDS.getMetadata, writeGroupAndName(id.group, id.name))
-  const isAsked = request.connection.role === 'peer'
+  const isAsked = isAlone(request)
   if (!isAsked && file.storageId !== store.storageId) {
     try {
       return await askSource(context, request, file, ask)

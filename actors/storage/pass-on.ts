@@ -26,7 +26,7 @@ export async function passOn(
   }
   try {
     const answer = await askSource(context, request, file, client =>
-      client.exchange(command, bytes, send, receiveWhole),
+      client.exchange(command, bytes, send, receiveWhole, request.status),
     )
     return { status: 0, parts: [answer] }
   } finally {

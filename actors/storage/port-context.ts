@@ -2,6 +2,7 @@
 import type { AckLevel } from '../../protocol/ack.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { decodeFileName, type FileNameParts, isMetadataName } from '../../protocol/file-id.ts'
+import { REQUEST_STATUS } from '../../protocol/frame.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
@@ -12,6 +13,8 @@ import type { PartialFiles } from '../../store/partial-files.ts'
 import type { Replicas } from '../../store/replicas.ts'
 import { isSlotName } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
+import type { Access } from './access.ts'
+import type { Listers } from './list-files.ts'
 
 /** What is counted, and told in beats and statistics. */
 export interface PortCounts {
@@ -43,6 +46,8 @@ export interface PortContext {
   /** Files of sources that were cut off. */
   readonly partials: PartialFiles
   readonly pool: FramePool
+  readonly access: Access
+  readonly listers: Listers
   readonly log: Log
   readonly counts: PortCounts
   /** The actor's published view: why uploads are refused now, or undefined. */
@@ -75,6 +80,11 @@ export function admitFile(name: string): FileNameParts {
   if (file.slot !== undefined && !isSlotName(name, file)) throw new DfsError('bad_file_id', 'there is no such slot')
   if (file.kind === 'slave' && isMetadataName(name)) throw new DfsError('bad_file_id', 'this is not the name of a file')
   return file
+}
+
+/** Whether a request is to be answered from what is here: a peer's, and a read of who must not get what others have. */
+export function isAlone({ connection, status }: FrameRequest): boolean {
+  return connection.role === 'peer' || status === REQUEST_STATUS.alone
 }
 
 /** A connection to a peer. Rejects with `unavailable`. */

@@ -18,6 +18,7 @@ export async function queryFileInfo(context: PortContext, request: FrameRequest)
   const id = await readName(request)
   request.bodyTaken()
   const parts = admitName(context, id)
+  context.access.admit(request.connection, 'read', id.name)
   context.counts.infos++
   const { store } = context
   if (!(await store.has(id.name))) {

@@ -41,7 +41,9 @@ import { Quarantine } from '../../store/quarantine.ts'
 import { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoreOptions } from '../../store/store-options.ts'
+import { Access, type DataAuth } from './access.ts'
 import { BinlogFeed } from './binlog-feed.ts'
+import { Listers } from './list-files.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
 import { closesAfter, storagePort } from './storage-port.ts'
@@ -57,6 +59,8 @@ export interface StorageOptions extends StoreOptions {
   readonly uploadPriority: number
   /** How many members hold an upload before it is answered, unless it says so itself. */
   readonly ack: AckLevel
+  /** What clients have to show; `none` if not given. */
+  readonly auth?: DataAuth | undefined
 }
 
 /** A storage server that runs, as its sync workers see it. */
@@ -97,6 +101,8 @@ const CLOSE_GRACE_MS = 3_000
 export async function startStorage(context: RoleContext, options: StorageOptions): Promise<RunningStorage> {
   const { world, timers, log, prefix } = context
   const { onPhase } = options
+  if (options.auth === 'ticket' && (options.credentials.ticketKeys ?? []).length === 0)
+    throw new Error('tickets are asked for, and the credentials have no key to tell them by')
   const { identity, lock } = await openDirectory(world, options)
   const { storageId, group, incarnation } = identity
   const actorId = `storage-${storageId}`
@@ -176,6 +182,8 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     blocks,
     partials,
     pool,
+    access: new Access(options.auth ?? 'none', group, world.clock),
+    listers: new Listers(),
     log,
     counts,
     uploadsRefused: () => {
@@ -201,7 +209,11 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     connectionsMax: CONNECTIONS_MAX,
     bodyBytesMax: BODY_BYTES_MAX,
     timeouts: TIMEOUTS,
-    handler: storagePort(portContext, new Gatekeeper(options.clusterSecret, world.random), incarnation),
+    handler: storagePort(
+      portContext,
+      new Gatekeeper(options.clusterSecret, world, options.credentials.ticketKeys),
+      incarnation,
+    ),
     closesAfter,
   }).catch(async error => {
     await store.close()
@@ -323,6 +335,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       status,
       ...(reason === undefined ? {} : { reason }),
       uploadPriority: options.uploadPriority,
+      auth: options.auth ?? 'none',
       storePaths: [...store.storePaths],
       binlogEnd: { ...store.end },
       positions: [...store.positions],

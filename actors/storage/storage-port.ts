@@ -10,6 +10,7 @@ import { append, modify, regenerate, truncate, uploadAppender } from './change-a
 import { createLink } from './create-link.ts'
 import { deleteFile } from './delete-file.ts'
 import { downloadFile } from './download-file.ts'
+import { listFiles } from './list-files.ts'
 import { getMetadata, setMetadata } from './metadata.ts'
 import type { PortContext } from './port-context.ts'
 import { queryFileInfo } from './query-file-info.ts'
@@ -46,6 +47,7 @@ export function closesAfter(errno: number): boolean {
 /** Answers all commands of the data port. */
 export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarnation: string): FrameHandler {
   const answer = (request: FrameRequest): ReturnType<FrameHandler> => {
+    context.access.admitRequest(request)
     switch (request.command) {
       case COMMANDS.uploadFile:
         return uploadFile(context, request)
@@ -85,6 +87,8 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return proven(request, () => uploadOnce(context, request))
       case COMMANDS.uploadStream:
         return proven(request, () => uploadStream(context, request))
+      case COMMANDS.listFiles:
+        return proven(request, () => listFiles(context, request))
       case COMMANDS.syncPosition:
         return syncPosition(context, request, incarnation)
       case COMMANDS.syncRecord:

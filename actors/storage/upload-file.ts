@@ -46,6 +46,7 @@ async function uploadSized(
   head: UploadHead | undefined,
 ): Promise<FrameReply> {
   const { body } = request
+  context.access.admitUpload(request.connection, head?.uploadId ?? '')
   if (fields.sizeBytes !== body.bodyLeft) throw new DfsError('bad_request', 'the size and the body disagree')
   admitUpload(context, fields, head)
   const uploadId = head?.uploadId
@@ -96,6 +97,7 @@ export async function uploadStream(context: PortContext, request: FrameRequest):
   const fields = { storePathIndex: fixed[UPLOAD_HEAD_BYTES]!, sizeBytes: 0, extension }
   try {
     const head = readUploadHead(fixed)
+    context.access.admitUpload(request.connection, head.uploadId)
     admitUpload(context, fields, head)
     const stored = await upload(context, request, fields, head.uploadId, dataFrames(request.body))
     return await acknowledge(context, stored, head)

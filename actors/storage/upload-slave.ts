@@ -5,7 +5,7 @@ import { FILE_NAME_BYTES_MAX, slaveNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
-import { acknowledge, admitAck } from './acknowledge.ts'
+import { acknowledge, admitAck, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, type PortContext } from './port-context.ts'
 import { receiveInto } from './upload-file.ts'
@@ -20,6 +20,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
     throw new DfsError('bad_request', 'the lengths of name and content are not those of the body')
   const master = (await body.bytes(masterBytes)).toString('latin1')
   const file = admitFile(master)
+  context.access.admit(request.connection, 'change', master)
   const name = slaveNameOf(master, fields.prefix, fields.extension)
   if (file.storageId !== store.storageId) return passOn(context, request, file, writeSlave(fields, master))
   const refused = context.uploadsRefused()
@@ -40,7 +41,8 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   context.counts.uploads++
   context.counts.uploadBytes += fields.sizeBytes
   store.counters.success_upload_bytes += fields.sizeBytes
-  return acknowledge(context, stored, undefined)
+  await acknowledge(context, stored, undefined)
+  return answerChange(context, request, [writeGroupAndName(store.group, stored.name)])
 }
 
 /** Resolves if another member has the master, though its source does not. */

@@ -1,7 +1,9 @@
 /** Starts a tracker: its actor, its place on the bus, its FastDFS port. */
 import { encode } from '../../protocol/codec.ts'
-import { admit, type RequestDefinition, type RequestOf, subjectOf } from '../../protocol/message.ts'
+import { DfsError } from '../../protocol/errors.ts'
+import { admit, type ReplyOf, type RequestDefinition, type RequestOf, subjectOf } from '../../protocol/message.ts'
 import { StorageReport, storageBeat, type Welcome } from '../../protocol/storage-messages.ts'
+import type { Operation } from '../../protocol/ticket.ts'
 import { formatAddress } from '../../protocol/tracker-bodies.ts'
 import {
   deleteGroup,
@@ -16,6 +18,7 @@ import {
   trackerLocate,
   trackerStatus,
   trackerStorages,
+  trackerTicket,
 } from '../../protocol/tracker-messages.ts'
 import { Actor, type ReplyTo } from '../../runtime/actor.ts'
 import type { BusMessage } from '../../runtime/bus.ts'
@@ -36,6 +39,7 @@ import type { Credentials } from '../../runtime/secrets.ts'
 import type { Endpoint } from '../../runtime/world.ts'
 import type { Forgotten } from './forget.ts'
 import type { PlacementPolicy } from './placement.ts'
+import { TicketOffice } from './ticket-office.ts'
 import { type TrackerEffect, type TrackerMessage, type TrackerState, trackerBehaviour } from './tracker.ts'
 import { TRACKER_BODY_BYTES_MAX, trackerPort } from './tracker-port.ts'
 
@@ -63,6 +67,7 @@ export async function startTracker(
   const { world, timers, log, prefix } = context
   const { trackerId } = options
   const startedS = Math.floor(world.clock.wallMs() / 1000)
+  const office = new TicketOffice(options.credentials.ticketKeys ?? [], world.clock)
   const bus = await connectRole(context, options.credentials, `dfs-${trackerId}`)
   const beat = (leaving: boolean) =>
     sendRoleBeat(context, bus, {
@@ -139,15 +144,31 @@ export async function startTracker(
     endpoint: `${options.advertiseHost}:${port.endpoint.port}`,
   })
   answer(trackerJoin, (report, replyTo) => ({ type: 'join', report, replyTo }))
-  answer(queryStore, (request, replyTo) => ({ type: 'queryStore', request, replyTo }))
-  answer(queryFetch, ({ fileId }, replyTo) => ({ type: 'queryFetch', fileId, replyTo }))
-  answer(queryUpdate, ({ fileId }, replyTo) => ({ type: 'queryUpdate', fileId, replyTo }))
+  answer(
+    queryStore,
+    (request, replyTo) => ({ type: 'queryStore', request, replyTo }),
+    (reply, { uploadIds }) => (uploadIds === undefined ? reply : withTicket(reply, ['upload'], uploadIds)),
+  )
+  answer(
+    queryFetch,
+    ({ fileId }, replyTo) => ({ type: 'queryFetch', fileId, replyTo }),
+    reply => withTicket(reply, ['read']),
+  )
+  answer(
+    queryUpdate,
+    ({ fileId }, replyTo) => ({ type: 'queryUpdate', fileId, replyTo }),
+    reply => withTicket(reply, ['change', 'delete']),
+  )
   answer(trackerLocate, ({ fileId }, replyTo) => ({ type: 'locate', fileId, replyTo }))
   answer(trackerGroups, (_, replyTo) => ({ type: 'groups', replyTo }))
   answer(trackerStorages, ({ group }, replyTo) => ({ type: 'storages', group, replyTo }))
   answer(deleteStorage, ({ group, storageId }, replyTo) => ({ type: 'delete', group, storageId, replyTo }))
   answer(deleteGroup, ({ group }, replyTo) => ({ type: 'delete', group, replyTo }))
   answer(trackerStatus, (_, replyTo) => ({ type: 'status', replyTo }))
+  serve(service, trackerTicket, subjectOf(trackerTicket, { prefix }), log, async request => {
+    if (tracker.state?.groups.has(request.group) !== true) throw new DfsError('unknown_group')
+    return office.issue(request)
+  })
   await bus.flush().catch(error => log.warn({ err: error }, 'NATS is not there yet'))
   log.info({ endpoint: port.endpoint }, 'tracker is ready')
 
@@ -168,10 +189,18 @@ export async function startTracker(
   function answer<D extends RequestDefinition>(
     definition: D,
     make: (request: RequestOf<D>, replyTo: ReplyTo<never>) => TrackerMessage,
+    complete: (reply: ReplyOf<D>, request: RequestOf<D>) => ReplyOf<D> = reply => reply,
   ): void {
-    serve(service, definition, subjectOf(definition, { prefix }), log, request =>
-      tracker.ask<never>(replyTo => make(request, replyTo)),
+    serve(service, definition, subjectOf(definition, { prefix }), log, async request =>
+      complete(await tracker.ask<ReplyOf<D>>(replyTo => make(request, replyTo as ReplyTo<never>)), request),
     )
+  }
+
+  /** Adds a ticket to an answer that leads to servers which ask for one. */
+  function withTicket<R extends { group: string }>(reply: R, operations: readonly Operation[], uploadIds?: string): R {
+    const { group } = reply
+    const isAsked = tracker.state?.groups.get(group)?.some(({ report }) => report.auth === 'ticket')
+    return isAsked && office.isOpen ? { ...reply, ticket: office.issue({ group, operations, uploadIds }) } : reply
   }
 
   function hearStorage(message: BusMessage): void {

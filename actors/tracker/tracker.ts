@@ -278,7 +278,13 @@ function answerFor(
     if (!state.groups.has(id.group)) return [state, [{ do: 'refuse', to: replyTo, code: ignoranceOf(state, nowMs) }]]
     const [next, candidates] = choose(id)
     if (candidates.length === 0) return [state, [{ do: 'refuse', to: replyTo, code: 'no_storage' }]]
-    return [next, [{ do: 'reply', to: replyTo, body: { group: id.group, servers: candidates.map(addressOf) } }]]
+    const source = decodeFileName(id.name).storageId
+    const positions = candidates.flatMap(({ report: { storageId, positions } }) => {
+      const at = positions.find(position => position.storageId === source)
+      return at === undefined ? [] : [{ storageId, epoch: at.epoch, sequence: at.sequence }]
+    })
+    const body = { group: id.group, servers: candidates.map(addressOf), positions }
+    return [next, [{ do: 'reply', to: replyTo, body }]]
   } catch (error) {
     return [state, [refusal(error, replyTo)]]
   }

@@ -148,6 +148,13 @@ export class SmallCluster {
     })
   }
 
+  /** Stops the sync of a storage server: its peers have what was there, and nothing that comes after. */
+  async stopSync(storageId: number): Promise<void> {
+    await this.members.get(storageId)?.sync?.stop()
+    // A replay under way takes along what comes while it lasts: it gathers for ten milliseconds.
+    await this.context.timers.sleep(200)
+  }
+
   async stopStorage(storageId: number): Promise<void> {
     const member = this.members.get(storageId)
     this.members.delete(storageId)

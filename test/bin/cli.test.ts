@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from 'node:os'
 import { basename, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { crc32 } from '@node-rs/crc32'
 import { expect } from 'chai'
 import { RunningCluster } from '../running-cluster.ts'
 
@@ -311,6 +312,22 @@ describe('the dfs command', () => {
         })
       }
       expect(readdirSync(directory)).not.to.include(`${basename(fileId)}.part`)
+    })
+
+    it('list files, by group, time and beginning, for people and for programs', async () => {
+      const stored = await run(['upload', '-'], { stdin: Buffer.from('listed') })
+      const [id = ''] = linesOf(stored.stdout)
+      const listed = await run(['ls', '--group', 'group1', '--since', '1h', '--json'])
+      const files = linesOf(listed.stdout).map(line => JSON.parse(line))
+      const file = files.find(({ fileId }) => fileId === id)
+      expect(file).to.include({ kind: 'segment', sizeBytes: 6, crc32: crc32('listed') })
+      expect(new Set(files.map(({ fileId }) => fileId)).size).to.equal(files.length)
+      const [line = '', ...more] = linesOf((await run(['ls', '--prefix', id])).stdout)
+      expect(more).to.deep.equal([])
+      expect(line).to.match(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ {2}segment {2,}6 {2}[0-9a-f]{8} {2}group1\/M00\S+$/)
+      await run(['rm', id])
+      expect((await run(['ls', '--prefix', id])).stdout.toString()).to.equal('')
+      expect((await run(['ls', '--since', 'yesterday'])).code).to.equal(2)
     })
 
     it('tell of each of several files, and exit with 5 if some are missing', async () => {

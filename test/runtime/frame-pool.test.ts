@@ -28,7 +28,7 @@ describe('a frame pool', () => {
     clock = new VirtualClock()
     timers = new Timers(clock)
     pools = []
-    const gatekeeper = new Gatekeeper(SECRET, random)
+    const gatekeeper = new Gatekeeper(SECRET, realWorld())
     const held = new Promise<void>(resolve => {
       release = resolve
     })

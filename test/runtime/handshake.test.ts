@@ -18,7 +18,7 @@ describe('the handshake', () => {
 
   beforeEach(async () => {
     clients = []
-    const gatekeeper = new Gatekeeper(SECRET, random)
+    const gatekeeper = new Gatekeeper(SECRET, realWorld())
     const handler: FrameHandler = async request => {
       if (request.command === COMMANDS.authenticate) return gatekeeper.challenge(request)
       if (request.command === COMMANDS.prove) return gatekeeper.verify(request)

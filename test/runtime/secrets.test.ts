@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto'
 import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { expect } from 'chai'
+import { groupKey } from '../../protocol/ticket.ts'
 import { realWorld } from '../../runtime/real-world.ts'
 import { credentialsPath, ensureSecrets, readCredentials } from '../../runtime/secrets.ts'
 import { temporaryDirectory } from './nats-fixture.ts'
@@ -74,6 +75,18 @@ describe('secrets', () => {
       expect(await credentials(user), user).not.to.have.property('dataSecret')
       expect(await readFile(credentialsPath(directory, user), 'utf8'), user).not.to.contain(clusterSecret)
     }
+  })
+
+  it('give trackers what signs tickets, storage servers the keys of their own group, and nobody else any', async () => {
+    const { ticketSecrets, clusterSecret } = await ensureSecrets(world, directory, wanted)
+    expect(ticketSecrets).to.have.length(1).and.not.include(clusterSecret)
+    expect((await credentials('tracker')).ticketKeys).to.deep.equal(ticketSecrets)
+    const key = groupKey(ticketSecrets[0]!, 'group1')
+    expect((await credentials('storage_group1')).ticketKeys).to.deep.equal([key])
+    for (const user of ['storage_group1', 'sync_group1', 'ops', 'sys', 'client', 'gateway'])
+      expect(await readFile(credentialsPath(directory, user), 'utf8'), user).not.to.contain(ticketSecrets[0])
+    for (const user of ['sync_group1', 'ops', 'sys', 'client', 'gateway'])
+      expect(await readFile(credentialsPath(directory, user), 'utf8'), user).not.to.contain(key)
   })
 
   it('tell of a NATS that moved without changing a password', async () => {
