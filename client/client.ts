@@ -405,7 +405,7 @@ export class Client {
     const master = masterId === undefined ? '' : parseFileId(masterId).name
     const body = writeLink({ group, master, name, prefix, extension })
     const answer = await this.#retry(options, () =>
-      this.#onOrderer(masterId ?? fileId, client => client.request(COMMANDS.createLink, body)),
+      this.#onOrderer(masterId ?? fileId, (client, status) => client.request(COMMANDS.createLink, body, status)),
     )
     return { fileId: formatFileId(readGroupAndName(answer)) }
   }

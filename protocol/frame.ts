@@ -77,7 +77,7 @@ export const COMMANDS = {
  * What our own clients say in the status of a request, which is 0 in those of FastDFS's: a read that is to be answered from
  * what this member has itself; a change whose reply is to begin with its place in the binlog (`readChanged`).
  */
-export const REQUEST_STATUS = { alone: 1, tellPlace: 2 } as const
+export const REQUEST_STATUS = { alone: 64, tellPlace: 128 } as const
 
 /** The first ten bytes of a frame. */
 export interface FrameHeader {

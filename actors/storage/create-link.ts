@@ -9,7 +9,7 @@ import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { askAbout } from './absence.ts'
-import { acknowledge } from './acknowledge.ts'
+import { acknowledge, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, admitGroup, type PortContext } from './port-context.ts'
 import { admitUpload } from './upload-file.ts'
@@ -28,6 +28,7 @@ export async function createLink(context: PortContext, request: FrameRequest): P
   if (master === '' && prefix !== '') throw new DfsError('bad_request', 'a prefix goes with a master file')
   const slaveName = master === '' ? undefined : slaveNameOf(master, prefix, extension)
   const orderer = master === '' ? file : admitFile(master)
+  for (const named of [name, master]) if (named !== '') context.access.admit(request.connection, 'change', named)
   if (orderer.storageId !== store.storageId) return passOn(context, request, orderer, head)
   request.bodyTaken()
   // What such a file is now, only its own source knows.
@@ -41,7 +42,10 @@ export async function createLink(context: PortContext, request: FrameRequest): P
   }
   const buffer = await blocks.acquire(file.slot?.slotBytes ?? BLOCK_BYTES)
   const stored = await store.copy(name, { slaveName, extension }, buffer).finally(() => blocks.release(buffer))
-  if (stored !== undefined) return acknowledge(context, stored, undefined)
+  if (stored !== undefined) {
+    await acknowledge(context, stored, undefined)
+    return answerChange(context, request, [writeGroupAndName(group, stored.name)])
+  }
   await askAbout(context, request, { name, file }, client =>
     client.request(COMMANDS.queryFileInfo, writeGroupAndName(group, name)),
   )
