@@ -6,6 +6,7 @@ import { addGatewayCommand } from './gateway.ts'
 import { failWith, USAGE } from './output.ts'
 import { addStatusCommands } from './status-commands.ts'
 import { addStorageCommand } from './storage.ts'
+import { addTakeOverCommand } from './take-over.ts'
 import { addTokenCommand } from './token.ts'
 import { addTrackerCommand } from './tracker.ts'
 import { addUpCommand } from './up.ts'
@@ -18,6 +19,7 @@ addUpCommand(program)
 addTrackerCommand(program)
 addStorageCommand(program)
 addGatewayCommand(program)
+addTakeOverCommand(program)
 addFileCommands(program)
 addTokenCommand(program)
 addStatusCommands(program)

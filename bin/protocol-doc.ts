@@ -274,6 +274,12 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
       'storage id of the source 4, previous sequence 8, number of records 4, length of the lines 4, a content 1 for each record, lines with a line feed each, slots',
     reply: 'empty',
   },
+  syncHeld: {
+    to: 'storage',
+    about: 'Peers only: asks which files are here already, of those that were taken over.',
+    request: 'for each file (64 at most): size 8, CRC32 4, length of its name 1, name',
+    reply: 'a byte for each: 1 if it is here and good',
+  },
 }
 
 /** Makes the whole document. */

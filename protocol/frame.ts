@@ -68,6 +68,8 @@ export const COMMANDS = {
   syncRecord: 206,
   /** Private, peers only: records that follow each other, and the slots of their files; see sync-bodies.ts. */
   syncRun: 207,
+  /** Asks a peer which files it has already. */
+  syncHeld: 208,
 } as const
 
 /** The first ten bytes of a frame. */

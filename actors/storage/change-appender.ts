@@ -49,19 +49,19 @@ export async function uploadAppender(context: PortContext, request: FrameRequest
 
 /** FastDFS's append, 24. */
 export async function append(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const named = await readName(request, APPEND_FIXED_BYTES)
+  const named = await readName(context, request, APPEND_FIXED_BYTES)
   return write(context, request, named, readInt64(named.head, 8), undefined)
 }
 
 /** FastDFS's modify, 34: bytes at an offset, which may lead beyond the end. */
 export async function modify(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const named = await readName(request, MODIFY_FIXED_BYTES)
+  const named = await readName(context, request, MODIFY_FIXED_BYTES)
   return write(context, request, named, readInt64(named.head, 16), readInt64(named.head, 8))
 }
 
 /** FastDFS's truncate, 36. */
 export async function truncate(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const named = await readName(request, TRUNCATE_FIXED_BYTES)
+  const named = await readName(context, request, TRUNCATE_FIXED_BYTES)
   const { name, file, head } = named
   const sizeBytes = readInt64(head, 8)
   if (request.body.bodyLeft > 0 || !isSize(sizeBytes)) throw new DfsError('bad_request', 'a size and a name are all')
@@ -78,7 +78,7 @@ export async function regenerate(context: PortContext, request: FrameRequest): P
   if (lengthBytes === 0 || lengthBytes > FILE_NAME_BYTES_MAX) throw new DfsError('bad_request', 'a name is all')
   const head = await body.bytes(lengthBytes)
   const name = head.toString('latin1')
-  const file = admitFile(name)
+  const file = admitFile(context, name)
   if (file.storageId !== store.storageId) return passOn(context, request, file, head)
   request.bodyTaken()
   const stored = await store.regenerate(name)
@@ -131,7 +131,7 @@ async function refuse(
 }
 
 /** Reads a fixed part that begins with the length of a name, and the name behind it. */
-async function readName({ body }: FrameRequest, fixedBytes: number): Promise<Named> {
+async function readName(context: PortContext, { body }: FrameRequest, fixedBytes: number): Promise<Named> {
   if (body.bodyLeft < fixedBytes) throw new DfsError('bad_request', 'the request is cut short')
   const fixed = await body.bytes(fixedBytes)
   const nameBytes = readInt64(fixed, 0)
@@ -141,7 +141,7 @@ async function readName({ body }: FrameRequest, fixedBytes: number): Promise<Nam
   const copy = Buffer.from(fixed)
   const head = Buffer.concat([copy, await body.bytes(nameBytes)])
   const name = head.toString('latin1', fixedBytes)
-  return { name, file: admitFile(name), head }
+  return { name, file: admitFile(context, name), head }
 }
 
 function isSize(number: number): boolean {
