@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 /** The `dfs` command. */
 import { Command } from 'commander'
+import { addExportCommand } from './export.ts'
 import { addFileCommands } from './file-commands.ts'
 import { addGatewayCommand } from './gateway.ts'
 import { failWith, USAGE } from './output.ts'
@@ -20,6 +21,7 @@ addTrackerCommand(program)
 addStorageCommand(program)
 addGatewayCommand(program)
 addTakeOverCommand(program)
+addExportCommand(program)
 addFileCommands(program)
 addTokenCommand(program)
 addStatusCommands(program)
