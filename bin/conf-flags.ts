@@ -62,6 +62,7 @@ async function takeConf(command: Command, role: ConfRole): Promise<readonly Note
     const lines = await readStorageIds(disk, settings.storageIdsPath)
     const line = await findStorageId(lines, { group, port, addresses: own }, host => sockets.resolve(host))
     set('id', line.storageId)
+    set('storageIds', lines)
     set('group', line.group)
     advertise = line.hosts[0]
     notes.push(...noteOfMode(line))

@@ -1,11 +1,13 @@
 #!/usr/bin/env node
 /** The `dfs` command. */
 import { Command } from 'commander'
+import { addExportCommand } from './export.ts'
 import { addFileCommands } from './file-commands.ts'
 import { addGatewayCommand } from './gateway.ts'
 import { failWith, USAGE } from './output.ts'
 import { addStatusCommands } from './status-commands.ts'
 import { addStorageCommand } from './storage.ts'
+import { addTakeOverCommand } from './take-over.ts'
 import { addTokenCommand } from './token.ts'
 import { addTrackerCommand } from './tracker.ts'
 import { addUpCommand } from './up.ts'
@@ -18,6 +20,8 @@ addUpCommand(program)
 addTrackerCommand(program)
 addStorageCommand(program)
 addGatewayCommand(program)
+addTakeOverCommand(program)
+addExportCommand(program)
 addFileCommands(program)
 addTokenCommand(program)
 addStatusCommands(program)

@@ -292,6 +292,12 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     reply:
       'fields of length 1 and bytes: the place to go on from (empty behind the last file), then for each file its name, followed by size 8 (-1: not known), flags 1 (1: CRC32 is known), CRC32 4',
   },
+  syncHeld: {
+    to: 'storage',
+    about: 'Peers only: asks which files are here already, of those that were taken over.',
+    request: 'for each file (64 at most): size 8, CRC32 4, length of its name 1, name',
+    reply: 'a byte for each: 1 if it is here and good',
+  },
 }
 
 /** Makes the whole document. */

@@ -8,6 +8,7 @@ import { addPortFlags, admitted, advertised, type PortFlags, runRole } from './r
 import { parseNumber } from './sizes.ts'
 import { startStorageServer } from './storage-server.ts'
 import { addStoreFlags, type StoreFlags, storeOptionsOf } from './store-flags.ts'
+import { expectTakenOver } from './take-over.ts'
 
 interface StorageFlags extends PortFlags, StoreFlags {
   readonly syncCredentials: string
@@ -36,6 +37,7 @@ export function addStorageCommand(program: Command): void {
       const credentials = await readCredentials(disk, flags.credentials)
       const dataDirectory = resolve(flags.data)
       const storePaths = flags.storePath.map(path => resolve(path))
+      await expectTakenOver(disk, dataDirectory, storePaths)
       const role = await startStorageServer(context, {
         dataDirectory,
         group: flags.group,

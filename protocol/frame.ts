@@ -71,6 +71,8 @@ export const COMMANDS = {
   syncRun: 207,
   /** Private: some of the files that a member has; see list-bodies.ts. */
   listFiles: 208,
+  /** Private, peers only: asks which files it has already. */
+  syncHeld: 209,
 } as const
 
 /**

@@ -10,6 +10,8 @@ const PortSchema = Type.Integer({ minimum: 1, maximum: 65535 })
 
 /** FastDFS counts servers per group up to 32; marks, positions and beats grow with this number. */
 export const GROUP_MEMBERS_MAX = 32
+/** A storage server of FastDFS's has had two addresses and an id; one of ours may stand for a whole group of them. */
+export const FORMERLY_MAX = 3 * GROUP_MEMBERS_MAX
 /** A store path's index is one byte in every file id, and 255 in an upload means "choose for me". */
 export const STORE_PATHS_MAX = 255
 export const STORE_PATH_ANY = 0xff
@@ -76,6 +78,9 @@ export const PeerBacklog = Type.Object({ storageId: StorageIdSchema, ...BACKLOG 
 export type PeerBacklog = Static<typeof PeerBacklog>
 export type Backlog = Omit<PeerBacklog, 'storageId'>
 
+/** As many names as a server can have taken over from others. */
+const Formerly = Type.Array(Type.String({ maxLength: 45 }), { maxItems: FORMERLY_MAX })
+
 /** Everything a tracker needs to know of a storage server; small enough to be told whole with every beat. */
 export const StorageReport = Type.Object({
   protocol: Type.Integer({ minimum: 1 }),
@@ -106,6 +111,8 @@ export const StorageReport = Type.Object({
   counts: Type.Record(Type.String({ maxLength: 40 }), Type.Number()),
   /** What FastDFS calls StatBuff, by its names; see statistics.ts. What is left out is 0. */
   statistics: Type.Optional(Type.Record(Type.String({ maxLength: 40 }), Count)),
+  /** Addresses and ids in names of files that it took over from FastDFS: it is their source now. */
+  formerly: Type.Optional(Formerly),
   /** When the data directory was made, and when this process began with it; seconds since 1970. */
   madeS: Type.Optional(Count),
   startedS: Type.Optional(Count),
@@ -120,6 +127,9 @@ export const Peer = Type.Object({
   port: PortSchema,
   epoch: Count,
   status: StorageStatus,
+  formerly: Type.Optional(Formerly),
+  /** With `formerly`: files that are older may never have been at their source. */
+  madeS: Type.Optional(Count),
 })
 export type Peer = Static<typeof Peer>
 

@@ -10,10 +10,12 @@
  *     syncRun 207        source's storage id 4, previous 8, count 4, length of the lines 4, a content for each record, lines
  *                        with a line feed each, then the slots of those whose content is 1, each as long as its name says
  *              reply     empty, once all records are durable here
+ *     syncHeld 209       for each file: size 8, CRC32 4, length of its name 1, name
+ *              reply     a byte each: 1 if that file is here and good
  *
  * The life of the source that the reply names is the one whose records are taken; another one has to raise its epoch.
  * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already; 2 if
- * the source has the file and cannot read it.
+ * the source has the file and cannot read it; 3 if the peer has said that it has the file.
  * `previous` is the sequence of the record shipped before this one: a receiver sees a gap.
  * `CRC32` is that of the whole file, also where its name does not say it; 0 where no file follows.
  */
@@ -101,9 +103,9 @@ export function readPeerPosition(buffer: Buffer): PeerPosition {
 }
 
 /** What follows a record. */
-export type SyncContent = 'none' | 'file' | 'unreadable'
+export type SyncContent = 'none' | 'file' | 'unreadable' | 'held'
 
-const CONTENTS: readonly SyncContent[] = ['none', 'file', 'unreadable']
+const CONTENTS: readonly SyncContent[] = ['none', 'file', 'unreadable', 'held']
 
 /** The fields of `syncRecord` before the line. */
 export interface SyncRecordFields {
@@ -181,4 +183,45 @@ export function readSyncRun(buffer: Buffer): (SyncRunFields & { readonly slots: 
   const records = lines.map((line, i) => ({ line, content: CONTENTS[buffer[SYNC_RUN_FIXED_BYTES + i]!] ?? 'none' }))
   const slots = buffer.subarray(slotsAt)
   return { storageId: buffer.readUInt32BE(0), previous: readInt64(buffer, 4), records, slots }
+}
+
+/** A file that a peer may have. */
+export interface HeldFile {
+  readonly name: string
+  readonly sizeBytes: number
+  /** Of the whole file, also where its name does not say it. */
+  readonly crc32: number
+}
+
+/** Files of one request: little to wait for, even if a disk has to move for each. */
+export const HELD_FILES_MAX = 64
+const HELD_FIXED_BYTES = 8 + 4 + 1
+export const SYNC_HELD_BYTES_MAX = HELD_FILES_MAX * (HELD_FIXED_BYTES + 255)
+
+export function writeSyncHeld(files: readonly HeldFile[]): Buffer {
+  return Buffer.concat(
+    files.map(({ name, sizeBytes, crc32 }) => {
+      const buffer = Buffer.alloc(HELD_FIXED_BYTES + name.length)
+      writeInt64(buffer, sizeBytes, 0)
+      buffer.writeUInt32BE(crc32, 8)
+      buffer[12] = name.length
+      buffer.write(name, HELD_FIXED_BYTES, 'latin1')
+      return buffer
+    }),
+  )
+}
+
+/** Reads what `writeSyncHeld` wrote; undefined if its lengths contradict each other. */
+export function readSyncHeld(buffer: Buffer): readonly HeldFile[] | undefined {
+  const files: HeldFile[] = []
+  let at = 0
+  while (at < buffer.length) {
+    const nameAt = at + HELD_FIXED_BYTES
+    const end = nameAt + (buffer[nameAt - 1] ?? 0)
+    if (nameAt > buffer.length || end > buffer.length) return undefined
+    const name = buffer.toString('latin1', nameAt, end)
+    files.push({ name, sizeBytes: readInt64(buffer, at), crc32: buffer.readUInt32BE(at + 8) })
+    at = end
+  }
+  return files
 }

@@ -1,6 +1,6 @@
 /** The disk of a real machine: `node:fs`, with every error turned into a `DiskError` that keeps its cause. */
 import { close, closeSync, constants, fdatasync, fstat, ftruncate, open as openFile, read, writev } from 'node:fs'
-import { mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
+import { link, mkdir, open, readdir, rename, rm, stat, statfs } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -48,6 +48,20 @@ export const realDisk: Disk = {
       return { totalBytes: s.blocks * s.bsize, freeBytes: s.bavail * s.bsize }
     }),
   lock: directory => attempt('lock', directory, () => lock(directory)),
+}
+
+/** What a file system says that cannot give a file one more name. */
+const CANNOT_LINK = new Set(['EXDEV', 'EPERM', 'EMLINK', 'EOPNOTSUPP', 'ENOTSUP'])
+
+/** Gives a file one more name; false where that cannot be: on another file system, or on one without links. */
+export async function linkFile(from: string, to: string): Promise<boolean> {
+  try {
+    await attempt('link', to, () => link(from, to))
+    return true
+  } catch (error) {
+    if (!CANNOT_LINK.has((error as DiskError).errno)) throw error
+    return false
+  }
 }
 
 async function attempt<T>(action: string, path: string, work: () => Promise<T>): Promise<T> {

@@ -82,7 +82,9 @@ export class Backlog {
     let end = after
     for await (const { record } of records) {
       if (!isShipped(record)) continue
-      const { sequence, timeMs } = record
+      const { sequence } = record
+      // Files that were taken over are older than any other, and have waited for no peer yet.
+      const timeMs = record.timeMs || nowMs
       const last = steps.at(-1)
       if (last !== undefined && timeMs - last.firstMs < STEP_MS) last.lastMs = timeMs
       else steps.push({ sequence: sequence - 1, firstMs: timeMs, lastMs: timeMs, records: own, bytes })

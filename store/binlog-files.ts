@@ -57,10 +57,10 @@ export async function epochAfter(disk: Disk, directory: string, epoch: number): 
   return (await epochsOf(disk, directory)).find(other => other > epoch)
 }
 
-/** In order; one that has several files several times. */
-async function epochsOf(disk: Disk, directory: string): Promise<number[]> {
+/** All that have files, in order. */
+export async function epochsOf(disk: Disk, directory: string): Promise<number[]> {
   const epochs = (await disk.list(directory)).flatMap(name => FILE_NAME.exec(name)?.[1] ?? [])
-  return epochs.map(Number).sort((a, b) => a - b)
+  return [...new Set(epochs.map(Number))].sort((a, b) => a - b)
 }
 
 /** The file that holds a sequence, or would. */

@@ -11,8 +11,15 @@ export interface OpenDirectory {
   readonly lock: DiskLock
 }
 
-/** Locks a data directory and reads whose it is. Rejects with a DiskError (`EEXIST`) if another process has it. */
-export async function openDirectory(world: World, options: StoreOptions): Promise<OpenDirectory> {
+/**
+ * Locks a data directory and reads whose it is. Rejects with a DiskError (`EEXIST`) if another process has it. One that was
+ * being taken over is for whoever `takesOver`.
+ */
+export async function openDirectory(
+  world: World,
+  options: StoreOptions,
+  { takesOver = false } = {},
+): Promise<OpenDirectory> {
   await makeDurableDirectory(world.disk, options.dataDirectory)
   const lock = await world.disk.lock(options.dataDirectory)
   try {
@@ -25,6 +32,9 @@ export async function openDirectory(world: World, options: StoreOptions): Promis
       wanted,
       STORAGE_ID_MAX,
     )
+    const { takeOver } = identity
+    if (takeOver !== undefined && takeOver.plainUntil === undefined && !takesOver)
+      throw new Error(`${options.dataDirectory}: taking over from FastDFS was not finished; do it again`)
     return { identity, lock }
   } catch (error) {
     await lock.release()

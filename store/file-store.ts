@@ -11,7 +11,7 @@ import type { Timers } from '../runtime/timers.ts'
 import type { Cancel, Disk, DiskError, World } from '../runtime/world.ts'
 import { AppenderFiles } from './appender-files.ts'
 import { AppliedRecords } from './applied-records.ts'
-import { Binlog, type BinlogEnd, type Flush, NotRecordedError } from './binlog.ts'
+import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
 import { CHECKPOINT_MS, Checkpoints } from './checkpoints.ts'
@@ -32,6 +32,7 @@ import { ShipmentApplier } from './shipment-applier.ts'
 import { nameOfSlot, PACKED_BYTES_MAX, slotBytesFor, writeSlotHeader } from './slot.ts'
 import { REUSE, SlotSpace } from './slot-space.ts'
 import { SlotWriter } from './slot-writer.ts'
+import { hasRecordByName } from './sorted-records.ts'
 import { type SourceLife, SourceLives } from './source-lives.ts'
 import type {
   ChangeMetadata,
@@ -303,7 +304,7 @@ export class FileStore implements Store {
     if (file.slot !== undefined) {
       return (await this.#paths.of(file).segments.stateOf(name, file)) === 'deleted' || this.#isRemoved(file)
     }
-    if (file.storageId !== this.storageId) return false
+    if (!this.#isOwn(file)) return false
     // Its name may have been given and taken often: who has kept all of them knows.
     if (file.kind === 'slave') return this.epoch === 1 && !this.isOfEarlierLife(file)
     return this.#hasRecordOf(name, file)
@@ -313,12 +314,18 @@ export class FileStore implements Store {
   #isRemoved(file: FileNameParts): boolean {
     if (!this.#slotSpace.isRemoved(file)) return false
     if (file.storageId === this.storageId) return true
-    const position = this.position(file.storageId!)
+    if (file.storageId === undefined) return false
+    const position = this.position(file.storageId)
     if (position === undefined || position.epoch > 1 || position.incomplete) return false
     return Math.floor(position.timeMs / 1000) > file.createTimeS
   }
 
-  async #hasRecordOf(name: string, { salt }: FileNameParts): Promise<boolean> {
+  async #hasRecordOf(name: string, { salt, createTimeS }: FileNameParts): Promise<boolean> {
+    const { takeOver, madeS } = this.#identity
+    if (takeOver !== undefined && createTimeS < madeS) {
+      const until = this.epoch === 1 ? (takeOver.plainUntil ?? 0) : 0
+      return hasRecordByName(range => this.readRecords(range), until, name)
+    }
     if (salt === undefined) return false
     // The salt is the low bits of the sequence; a binlog long enough has a few that fit.
     const last = this.end.sequence - ((this.end.sequence - salt) % 2 ** SALT_BITS)
@@ -330,10 +337,27 @@ export class FileStore implements Store {
     return false
   }
 
-  isOfEarlierLife({ storageId, slot, createTimeS }: FileNameParts): boolean {
-    if (storageId !== this.storageId) return false
+  isOfEarlierLife(file: FileNameParts): boolean {
+    if (!this.#isOwn(file)) return false
+    const { slot, createTimeS } = file
     const { writer, madeS } = this.#identity
     return slot === undefined ? createTimeS < madeS : writerOf(slot.segmentId) !== writer
+  }
+
+  get formerly(): readonly string[] {
+    return this.#identity.takeOver?.sources ?? []
+  }
+
+  #isOwn({ storageId, address }: FileNameParts): boolean {
+    return storageId === this.storageId || this.formerly.includes(address ?? String(storageId))
+  }
+
+  /**
+   * Records what was found of FastDFS's, in order and before anything is served. They are older than all that comes, so
+   * that a peer which has applied some of them takes nothing that it lacks for deleted.
+   */
+  takeOver(records: readonly Pick<RecordDraft, 'op' | 'name'>[]): Promise<void> {
+    return this.#binlog.appendAll(() => records.map(({ op, name }) => ({ op, name, timeMs: 0 })))
   }
 
   position(storageId: number): SourcePosition | undefined {

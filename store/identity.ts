@@ -1,14 +1,15 @@
 /**
  * Who a data directory belongs to.
  *
- *     <data>/identity   { version, storageId, group, incarnation, madeS, bootCount, epoch, writer, storePathCount }
+ *     <data>/identity   { version, storageId, group, incarnation, madeS, bootCount, epoch, writer, storePathCount, takeOver? }
  *
  * `incarnation` is made once, with the directory, at `madeS`: another one under the same storage id is another server, and
  * what has an earlier time in its name is another's. `bootCount`
  * grows with every start. `epoch` numbers the lives of the binlog under this storage id: a directory that lost its
  * data begins with a higher one, so that no mark of an earlier life is ever taken for its own. `writer` does the same for
  * segments; it is random at first, so that a directory whose past nobody remembers does not write over it. `storePathCount`
- * is how many store paths there have been: one of them that is empty at a later start is a disk that is missing.
+ * is how many store paths there have been: one of them that is empty at a later start is a disk that is missing. `takeOver`
+ * is there if the store paths were FastDFS's before; see take-over.ts.
  */
 import { join } from 'node:path'
 import type { Disk, Random } from '../runtime/world.ts'
@@ -28,6 +29,18 @@ export interface Identity {
   readonly epoch: number
   readonly writer: number
   readonly storePathCount: number
+  readonly takeOver?: TakenOver | undefined
+}
+
+/** What was taken over from FastDFS. */
+export interface TakenOver {
+  /** Addresses and ids in names of files whose source this server is since then. */
+  readonly sources: readonly string[]
+  /**
+   * Up to this sequence of epoch 1 the binlog has the records of all files of their own, by name. Undefined until the
+   * take-over is done.
+   */
+  readonly plainUntil?: number
 }
 
 /** The directory belongs to another storage server than the one that was to be started on it. */
@@ -76,6 +89,12 @@ export async function openIdentity(
   }
   await writeIdentity(disk, dataDirectory, identity)
   return identity
+}
+
+/** Whether a data directory has taken over what is on its store paths. */
+export async function isTakenOver(disk: Disk, dataDirectory: string): Promise<boolean> {
+  const found = (await readDocument(disk, identityPath(dataDirectory))) as Identity | undefined
+  return found?.takeOver !== undefined
 }
 
 /** Replaces the identity; durable when it resolves. */

@@ -14,6 +14,7 @@ import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { decodeFileName } from '../protocol/file-id.ts'
 import type { DiskFile } from '../runtime/world.ts'
 import { readLines } from './binlog-files.ts'
+import { placeOf } from './segments.ts'
 import { contentOf, stateOf, writeSlotHeader } from './slot.ts'
 import type { StorePath } from './store-path.ts'
 
@@ -45,14 +46,14 @@ async function keepSlot(name: string, storePaths: ReadonlyMap<number, StorePath>
   // A disk that is not there is not judged.
   if (path === undefined || path.failure !== undefined || parts.slot === undefined) return true
   try {
-    const { storageId, storePathIndex, slot, createTimeS, tail } = parts
+    const { storePathIndex, slot, createTimeS, tail } = parts
     const bytes = Buffer.alloc(slot.slotBytes)
     await path.segments.readRaw(parts, bytes)
     if (stateOf(bytes, parts) === 'deleted') return true
     const content = { sizeBytes: parts.sizeBytes!, crc32: parts.crc32 }
     if (contentOf(bytes, content) === undefined) return false
     writeSlotHeader(bytes, { slotBytes: slot.slotBytes, createTimeS, tail, ...content })
-    await path.segments.put([{ storePathIndex, storageId: storageId!, ...slot, bytes }])
+    await path.segments.put([{ storePathIndex, ...placeOf(parts), bytes }])
     return true
   } catch (error) {
     // The others go on without this path, and its records wait for the day it can be read.

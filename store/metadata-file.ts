@@ -3,12 +3,15 @@
  * replaced as a whole, as plain files are made: durable in a temporary file first, then recorded, then renamed.
  *
  *     0 magic 4, "\0dfm" | 4 CRC32C of the rest 4 | 8 metadata; see protocol/metadata.ts
+ *
+ * What FastDFS wrote has no such check, and stays as it is: when it is taken over, a sidecar `<name>-m~sum` is put beside it.
  */
-import { crc32c } from '@node-rs/crc32'
+import { crc32, crc32c } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
 import { type FileNameParts, metadataNameOf } from '../protocol/file-id.ts'
 import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
 import type { Disk } from '../runtime/world.ts'
+import { Sidecar, sidecarPath } from './sidecar.ts'
 import type { StorePath } from './store-path.ts'
 
 const MAGIC = Buffer.from('\0dfm', 'latin1')
@@ -79,7 +82,8 @@ export async function readMetadataFile(
   if (opened === undefined) return undefined
   try {
     const bytes = Buffer.alloc(METADATA_FILE_BYTES_MAX + 1)
-    const metadata = decodeMetadata(bytes.subarray(0, await opened.read(bytes, 0)))
+    const found = bytes.subarray(0, await opened.read(bytes, 0))
+    const metadata = decodeMetadata(found) ?? (await checkedRaw(disk, pathOf(storePath, file), found))
     if (metadata === undefined) throw new DfsError('corrupt', `the metadata of ${file.baseName} fails its checksum`)
     return metadata
   } finally {
@@ -112,7 +116,17 @@ export async function removeMetadata(
   { again = false } = {},
 ): Promise<void> {
   const removed = await ifThere(disk.remove(pathOf(storePath, file)).then(() => true))
+  if (removed === true) await ifThere(disk.remove(sidecarPath(pathOf(storePath, file))))
   if (removed === true || (again && (await storePath.hasDirectoryOf(file)))) storePath.noteChange(file)
+}
+
+/** FastDFS's metadata, if it is what was taken over. */
+async function checkedRaw(disk: Disk, path: string, bytes: Buffer): Promise<Buffer | undefined> {
+  const sidecar = await Sidecar.read(disk, path).catch(error => {
+    if (error instanceof DfsError) return undefined
+    throw error
+  })
+  return sidecar?.sizeBytes === bytes.length && sidecar.crc32 === crc32(bytes) ? bytes : undefined
 }
 
 function pathOf(storePath: StorePath, file: FileNameParts): string {

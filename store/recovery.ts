@@ -28,6 +28,7 @@ import { cutUnfinished } from './last-flush.ts'
 import { OrphanSearch } from './orphans.ts'
 import { placeAgain, removeFile } from './placing.ts'
 import { type FoundInSlot, writerOf } from './segments.ts'
+import { isTrunkFile } from './slot.ts'
 import { type SegmentPlace, SlotCatalogue } from './slot-catalogue.ts'
 import { SlotOrphanSearch } from './slot-orphans.ts'
 import type { Stored } from './store.ts'
@@ -280,7 +281,7 @@ function recount(
 ): void {
   if (record.op === 'S' || record.op === 'U' || record.op === 'u') return
   const file = decodeFileName(record.name)
-  if (file.slot === undefined) return
+  if (file.slot === undefined || isTrunkFile(file.slot)) return
   const isOwn = file.storageId === storageId && writerOf(file.slot.segmentId) === writer
   catalogue.redo(record, file, { found: freed, isOwn })
 }

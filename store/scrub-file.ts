@@ -6,7 +6,7 @@ import { DiskError } from '../runtime/world.ts'
 import { BLOCK_BYTES } from './block-pool.ts'
 import type { Damage } from './quarantine.ts'
 import { blockCount } from './sidecar.ts'
-import { contentOf, isDamagedHeaderOf, isHeaderOf, readSlotHeader, SLOT_HEADER_BYTES } from './slot.ts'
+import { contentOf, isDamagedHeaderOf, isHeaderOf, readHeaderOf, SLOT_HEADER_BYTES } from './slot.ts'
 import type { Store } from './store.ts'
 import { type OpenFile, StoredFile } from './stored-file.ts'
 
@@ -82,7 +82,7 @@ export function judgeSlot(slot: Buffer, file: FileNameParts): Verdict {
 
 /** `good`: the header is that of the file, which is there. */
 function judgeHeader(head: Buffer, file: FileNameParts): Verdict {
-  const header = readSlotHeader(head)
+  const header = readHeaderOf(head, file)
   if (header === undefined) return head.every(byte => byte === 0) ? GONE : { is: 'unclear' }
   if (header.isFree) return GONE
   if (isHeaderOf(header, file)) return GOOD

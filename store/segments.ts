@@ -12,8 +12,13 @@
  * A writer number stands for one life of a source's data: one that has lost data goes on under another, so that no slot
  * means files of two lives. Each start appends to a new segment: what a crash has left behind the last slot of the one
  * before is never written over.
+ *
+ * Writer 0 is FastDFS's own. Its trunk files belong to all sources of a group, and lie among the plain files, in the directory
+ * that the names of their files say:
+ *
+ *     <store path>/data/0A/3F/<id, 6 digits>
  */
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { DfsError } from '../protocol/errors.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
 import { type Disk, DiskError } from '../runtime/world.ts'
@@ -27,7 +32,9 @@ import {
   isDamagedHeaderOf,
   isHeaderOf,
   isOfLaterFile,
+  isTrunkFile,
   nameOfSlot,
+  readHeaderOf,
   readSlotHeader,
   SLOT_ALIGNMENT,
   SLOT_HEADER_BYTES,
@@ -56,6 +63,8 @@ export interface SegmentRef {
 /** Where a slot begins. */
 export interface SlotPlace extends SegmentRef {
   readonly offsetBytes: number
+  /** Of a trunk file: the directory it lies in. */
+  readonly directory?: string | undefined
 }
 
 /** A slot to be written: where, and what. */
@@ -100,6 +109,7 @@ interface OpenSegment {
 export class Segments {
   readonly #disk: Disk
   readonly #root: string
+  readonly #trunkRoot: string
   readonly #syncs: boolean
   readonly #checkPresent: () => Promise<void>
   /** See `keyOf`. */
@@ -110,10 +120,14 @@ export class Segments {
   /** Segments that are being removed: whoever wants to use one waits, and may make it anew. */
   readonly #removing = new Map<string, Promise<unknown>>()
 
-  /** `checkPresent` throws if the disk of the store path is not there: nothing is made on what is mounted instead. */
+  /**
+   * Those of the store path at `root`. `checkPresent` throws if its disk is not there: nothing is made on what is mounted
+   * instead.
+   */
   constructor(disk: Disk, root: string, options: { syncs: boolean; checkPresent: () => Promise<void> }) {
     this.#disk = disk
-    this.#root = root
+    this.#root = join(root, 'segments')
+    this.#trunkRoot = join(root, 'data')
     this.#syncs = options.syncs
     this.#checkPresent = options.checkPresent
   }
@@ -336,7 +350,7 @@ export class Segments {
    * that has never been here. What has never been written is short, or zero.
    */
   #judge(name: string, file: FileNameParts, slot: Buffer): SlotHeader | undefined {
-    const header = readSlotHeader(slot)
+    const header = readHeaderOf(slot, file)
     if (header !== undefined) {
       if (!header.isFree && isDamagedHeaderOf(header, file)) throw corruptSlot(name)
       return header
@@ -405,12 +419,14 @@ export class Segments {
     if (users === 0) file.then(segment => segment.close()).catch(ignore)
   }
 
-  async #openFile(ref: SegmentRef, makes: boolean): Promise<SegmentFile> {
-    const directory = join(this.#root, String(ref.storageId))
-    const path = join(directory, fileNameOf(ref))
+  async #openFile(ref: SegmentRef & Pick<SlotPlace, 'directory'>, makes: boolean): Promise<SegmentFile> {
+    const isTrunk = ref.directory !== undefined
+    const directory = isTrunk ? join(this.#trunkRoot, ref.directory) : join(this.#root, String(ref.storageId))
+    const path = join(directory, isTrunk ? trunkFileName(ref) : fileNameOf(ref))
     const file = await this.#disk.open(path, 'update').catch(async error => {
       if (error.errno !== 'ENOENT' || !makes) throw error
       await this.#checkPresent()
+      if (isTrunk) await makeDurableDirectory(this.#disk, dirname(directory))
       await makeDurableDirectory(this.#disk, directory)
       return this.#disk.open(path, 'create')
     })
@@ -455,11 +471,11 @@ async function walk(segment: SegmentFile, visit: OnSlot): Promise<SegmentSum> {
 async function isInRoom(segment: SegmentFile, { name, file, reused }: NamedFile): Promise<boolean> {
   const target = Buffer.alloc(SLOT_HEADER_BYTES)
   const count = await segment.read(target, file.slot!.offsetBytes)
-  const header = readSlotHeader(target.subarray(0, count))
+  const header = readHeaderOf(target.subarray(0, count), file)
   if (header === undefined || header.isFree) return false
   if (isHeaderOf(header, file)) return true
-  // Its source may have lost the record of the deletion, with the deletion done.
-  if (reused && header.createTimeS < file.createTimeS) return false
+  // Its source may have lost the record of the deletion, with the deletion done; FastDFS may not have come to tell of it.
+  if ((reused || isTrunkFile(file.slot!)) && header.createTimeS < file.createTimeS) return false
   throw new DfsError('bad_request', `there is another file in the slot of ${name}`)
 }
 
@@ -467,12 +483,17 @@ function isZero(byte: number): boolean {
   return byte === 0
 }
 
+/** As FastDFS names it. */
+export function trunkFileName({ segmentId }: Pick<SegmentRef, 'segmentId'>): string {
+  return String(segmentId).padStart(6, '0')
+}
+
 function fileNameOf({ segmentId }: SegmentRef): string {
   return String(segmentId).padStart(10, '0')
 }
 
-function keyOf({ storageId, segmentId }: SegmentRef): string {
-  return `${storageId}/${segmentId}`
+function keyOf({ storageId, segmentId, directory }: SegmentRef & Pick<SlotPlace, 'directory'>): string {
+  return `${directory ?? storageId}/${segmentId}`
 }
 
 /** The first segment that a start may append to, behind those there are and one that a power cut may have taken. */
@@ -485,9 +506,10 @@ export function writerOf(segmentId: number): number {
 }
 
 /** Where the slot of a file is. */
-function placeOf(file: FileNameParts): SlotPlace {
+export function placeOf(file: FileNameParts): SlotPlace {
   const { segmentId, offsetBytes } = file.slot!
-  return { storageId: file.storageId!, segmentId, offsetBytes }
+  const directory = isTrunkFile(file.slot!) ? file.directory : undefined
+  return { storageId: file.storageId ?? 0, segmentId, offsetBytes, directory }
 }
 
 /** What is no header is not the file's. */

@@ -8,6 +8,7 @@ import type { Effects } from './effects.ts'
 import { groupBy } from './group-by.ts'
 import { IncomingFile } from './incoming-file.ts'
 import { IncomingMetadata } from './metadata-file.ts'
+import { placeOf } from './segments.ts'
 import type { SlotSpace } from './slot-space.ts'
 import type { Shipment } from './store.ts'
 import type { StorePath } from './store-path.ts'
@@ -100,14 +101,13 @@ export class ShipmentApplier implements Applier {
       const { token } = content
       return { token, effect: () => effects.placeMetadata(path, file, token) }
     }
-    const { storePathIndex, slot } = file
-    const { segmentId, offsetBytes } = slot!
+    const { storePathIndex } = file
+    const { storageId, segmentId, offsetBytes, directory } = placeOf(file)
     const { reused } = record
-    const storageId = file.storageId!
     return {
       inSlot: true,
       reused,
-      slot: { storePathIndex, storageId, segmentId, offsetBytes, bytes: content, reused },
+      slot: { storePathIndex, storageId, segmentId, offsetBytes, directory, bytes: content, reused },
     }
   }
 

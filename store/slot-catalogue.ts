@@ -23,7 +23,7 @@ import type { FileNameParts } from '../protocol/file-id.ts'
 import { replaceFile } from '../runtime/text-file.ts'
 import type { Disk } from '../runtime/world.ts'
 import type { FoundInSlot, SegmentRef, SegmentSum, SlotBytes } from './segments.ts'
-import { SLOT_ALIGNMENT } from './slot.ts'
+import { isTrunkFile, SLOT_ALIGNMENT } from './slot.ts'
 
 const MAGIC = 0x44465343
 const VERSION = 1
@@ -108,7 +108,7 @@ export class SlotCatalogue {
   filled(
     slots: readonly Pick<SlotBytes, 'storePathIndex' | 'storageId' | 'segmentId' | 'offsetBytes' | 'bytes'>[],
   ): void {
-    for (const slot of slots) this.#fill(slot, slot.offsetBytes, slot.bytes.length)
+    for (const slot of slots) if (!isTrunkFile(slot)) this.#fill(slot, slot.offsetBytes, slot.bytes.length)
   }
 
   /** There is no file in a slot any more. */

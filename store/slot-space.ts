@@ -15,7 +15,7 @@ import type { ReopenedSegment } from './checkpoint.ts'
 import { FreeSlots } from './free-slots.ts'
 import type { Recovery } from './recovery.ts'
 import { type SlotBytes, writerOf } from './segments.ts'
-import { SEGMENT_BYTES } from './slot.ts'
+import { isTrunkFile, SEGMENT_BYTES } from './slot.ts'
 import { type NewSlot, SlotAllocator } from './slot-allocator.ts'
 import type { SegmentEntry, SegmentPlace, SlotCatalogue } from './slot-catalogue.ts'
 import type { StorePath } from './store-path.ts'
@@ -127,11 +127,13 @@ export class SlotSpace {
   /** The slot of a file was freed; it counts with the flush of its record. */
   freed({ storePathIndex, storageId, slot }: FileNameParts): void {
     const { segmentId, slotBytes } = slot!
+    if (isTrunkFile(slot!)) return
     this.#freed.push({ place: { storePathIndex, storageId: storageId!, segmentId }, slotBytes })
   }
 
   /** A file is in its slot already, and may have been counted. */
   doubt({ storePathIndex, storageId, slot }: FileNameParts): void {
+    if (isTrunkFile(slot!)) return
     this.#catalogue.doubt({ storePathIndex, storageId: storageId!, segmentId: slot!.segmentId })
   }
 

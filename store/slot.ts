@@ -12,6 +12,8 @@
  *
  * Everything a name says stands in the header or follows from where the slot is, so the name is known from the slot and
  * the slot from the name. Deleting is one byte: what remains of the header still says whose slot it was.
+ *
+ * FastDFS's own trunk files have the same slots, of any size and anywhere; their names say which directory they are in.
  */
 import { crc32 } from '@node-rs/crc32'
 import { DfsError } from '../protocol/errors.ts'
@@ -27,6 +29,12 @@ export const SLOT_BYTES_MAX = SEGMENT_BYTES / 8
 
 /** The largest file that has a slot. */
 export const PACKED_BYTES_MAX = SLOT_BYTES_MAX - SLOT_HEADER_BYTES
+
+/** Segments with ids below this are FastDFS's own: those of writer 0. */
+const TRUNK_IDS = 2 ** 20
+
+/** What FastDFS lets a trunk file grow to is configured; this is the most that offset and size in a name can mean. */
+const TRUNK_BYTES_MAX = 2 ** 32
 
 /** Slots begin at multiples of this, so that no header lies across two sectors. */
 export const SLOT_ALIGNMENT = 64
@@ -50,6 +58,11 @@ export interface SlotHeader {
   readonly crc32: number
   readonly createTimeS: number
   readonly tail: string
+}
+
+/** Whether a segment is a trunk file of FastDFS's: it is read, its slots are freed, and none is taken. */
+export function isTrunkFile({ segmentId }: Pick<Slot, 'segmentId'>): boolean {
+  return segmentId < TRUNK_IDS
 }
 
 /** The size of the slot that a file gets. */
@@ -76,13 +89,21 @@ export function readSlotHeader(bytes: Buffer): SlotHeader | undefined {
   if (bytes.length < SLOT_HEADER_BYTES) return undefined
   const type = bytes[TYPE_OFFSET]
   if (type !== FILE && type !== FREE) return undefined
-  const slotBytes = bytes.readUInt32BE(1)
-  const sizeBytes = bytes.readUInt32BE(5)
-  const tail = bytes.toString('latin1', 17, SLOT_HEADER_BYTES)
+  const header = headerIn(bytes, type === FREE)
+  const { slotBytes, sizeBytes, tail } = header
   const sound = slotBytes > 0 && slotBytes === slotBytesFor(sizeBytes) && TAIL.test(tail)
-  if (!sound) return undefined
-  const isFree = type === FREE
-  return { isFree, slotBytes, sizeBytes, crc32: bytes.readUInt32BE(9), createTimeS: bytes.readUInt32BE(13), tail }
+  return sound ? header : undefined
+}
+
+function headerIn(bytes: Buffer, isFree: boolean): SlotHeader {
+  return {
+    isFree,
+    slotBytes: bytes.readUInt32BE(1),
+    sizeBytes: bytes.readUInt32BE(5),
+    crc32: bytes.readUInt32BE(9),
+    createTimeS: bytes.readUInt32BE(13),
+    tail: bytes.toString('latin1', 17, SLOT_HEADER_BYTES),
+  }
 }
 
 /** The file of a slot that was read as a whole; undefined if its bytes are not what its header says. */
@@ -91,11 +112,25 @@ export function contentOf(slot: Buffer, { sizeBytes, crc32: sum }: Pick<SlotHead
   return content.length === sizeBytes && crc32(content) === sum ? content : undefined
 }
 
+/**
+ * Reads what is in the place of a file's slot. In a trunk file that is a header whatever it is: FastDFS cuts and joins slots,
+ * so there may be the middle of a file.
+ */
+export function readHeaderOf(bytes: Buffer, { slot }: Pick<FileNameParts, 'slot'>): SlotHeader | undefined {
+  if (slot === undefined || !isTrunkFile(slot)) return readSlotHeader(bytes)
+  if (bytes.length < SLOT_HEADER_BYTES || bytes.subarray(0, SLOT_HEADER_BYTES).every(byte => byte === 0))
+    return undefined
+  const type = bytes[TYPE_OFFSET]
+  const header = headerIn(bytes, type === FREE)
+  // One that is neither differs in this from any that is.
+  return type === FILE || type === FREE ? header : { ...header, tail: '' }
+}
+
 /** Whether a slot that was read as a whole holds the file of a name: there, deleted, or neither. */
 export function stateOf(slot: Buffer, file: FileNameParts): 'present' | 'deleted' | 'corrupt' {
-  const header = readSlotHeader(slot)
+  const header = readHeaderOf(slot, file)
   if (header === undefined) return 'corrupt'
-  if (!isHeaderOf(header, file)) return isOfLaterFile(header, file) ? 'deleted' : 'corrupt'
+  if (!isHeaderOf(header, file)) return isOfAnother(header, file) ? 'deleted' : 'corrupt'
   if (header.isFree) return 'deleted'
   return contentOf(slot, header) === undefined ? 'corrupt' : 'present'
 }
@@ -140,6 +175,12 @@ export function isOfLaterFile(header: SlotHeader, file: FileNameParts): boolean 
   return isLater && (header.isFree || !isDamagedHeaderOf(header, file))
 }
 
+/** Whether what is in the slot of a name proves that its file is gone. FastDFS puts any other slots over it. */
+function isOfAnother(header: SlotHeader, file: FileNameParts): boolean {
+  if (isTrunkFile(file.slot!)) return !isDamagedHeaderOf(header, file)
+  return isOfLaterFile(header, file)
+}
+
 /**
  * Whether a header that is not that of a name was, before a bit of it was flipped: one field differs. That of another file
  * in the same place differs in more; or, if it is the same file again, in its time alone, and mostly in more bits than one.
@@ -160,8 +201,13 @@ export function isDamagedHeaderOf(header: SlotHeader, file: FileNameParts): bool
 /** Whether a name can be that of a slot: inside a segment, at a place where slots begin, and spelled in the one way we do. */
 export function isSlotName(name: string, file: FileNameParts): boolean {
   const { slot, storageId, storePathIndex, sizeBytes = 0, crc32: sum, createTimeS, tail } = file
-  if (slot === undefined || storageId === undefined) return false
+  if (slot === undefined) return false
   const { segmentId, offsetBytes, slotBytes } = slot
+  if (isTrunkFile(slot)) {
+    const isRoom = slotBytes >= SLOT_HEADER_BYTES + sizeBytes && slotBytes <= SLOT_BYTES_MAX
+    return isRoom && offsetBytes + slotBytes <= TRUNK_BYTES_MAX
+  }
+  if (storageId === undefined) return false
   if (offsetBytes % SLOT_ALIGNMENT !== 0 || offsetBytes + slotBytes > SEGMENT_BYTES) return false
   if (slotBytes > SLOT_BYTES_MAX || slotBytes !== slotBytesFor(sizeBytes)) return false
   const at = { storePathIndex, storageId, segmentId, offsetBytes }

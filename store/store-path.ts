@@ -56,7 +56,7 @@ export class StorePath {
     this.syncs = options.syncs
     this.#incarnation = options.incarnation
     const checkPresent = () => this.checkPresent()
-    this.segments = new Segments(disk, join(root, 'segments'), { syncs: this.syncs, checkPresent })
+    this.segments = new Segments(disk, root, { syncs: this.syncs, checkPresent })
     this.#temporarySync = new CoalescedSync(() => disk.syncDirectory(join(root, 'tmp')))
   }
 

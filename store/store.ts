@@ -88,6 +88,8 @@ export interface Store {
   readonly epoch: number
   /** Names the data directory; 32 hex digits. */
   readonly incarnation: string
+  /** Addresses and ids in names of files that were taken over from FastDFS, and are this source's now. */
+  readonly formerly: readonly string[]
   readonly recovery: RecoveryReport
   /** What is counted in this life, by whoever works on the store. */
   readonly counters: Counters

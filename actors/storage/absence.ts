@@ -62,7 +62,8 @@ export async function askOthers<T>(
  */
 function knowsAllPeers({ store, peers, joined }: PortContext, file: FileNameParts): boolean {
   const known = peers()
-  const hasLostPast = store.epoch > 1 || store.isOfEarlierLife(file)
+  // What was taken over is all of the past that there is.
+  const hasLostPast = store.epoch > 1 || (store.isOfEarlierLife(file) && store.formerly.length === 0)
   return joined() && store.positions.every(at => known.has(at.storageId)) && (known.size > 0 || !hasLostPast)
 }
 
@@ -79,6 +80,9 @@ async function knowsOfDeletion(context: PortContext, name: string, file: FileNam
   if (file.slot !== undefined || file.storageId === store.storageId) return store.knowsDeletion(name)
   // It may have come long after the time in its name, which is its master's.
   if (file.kind === 'slave') return false
+  // Of what a source took over it may have lacked something that another member has.
+  const source = context.peers().get(file.storageId)
+  if (source?.madeS !== undefined && file.createTimeS < source.madeS) return false
   const position = store.position(file.storageId)
   // A source in a later epoch has lost data: being level with it says nothing of what it had before.
   if (position === undefined || position.epoch > 1 || position.incomplete) return false

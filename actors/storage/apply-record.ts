@@ -50,7 +50,7 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const fields = readSyncRecord(await request.body.bytes(SYNC_RECORD_FIXED_BYTES))
   if (fields.lineBytes > RECORD_BYTES_MAX) throw new DfsError('bad_request', 'the line is too long')
   const line = (await request.body.bytes(fields.lineBytes)).toString('latin1')
-  const shipped = admitRecord(line, fields)
+  const shipped = admitRecord(context, line, fields)
   const parts = shipped.file
 
   if (fields.content !== 'file' || shipped.record.op === 'U') {
@@ -123,7 +123,8 @@ export async function syncRun(context: PortContext, request: FrameRequest): Prom
   try {
     const run = readSyncRun(buffer.subarray(0, await request.body.readBody(buffer)))
     if (run === undefined) throw new DfsError('bad_request', 'the run contradicts itself')
-    const admitted = admitRun(run)
+    const admitted = admitRun(context, run)
+    await expectHeld(context, run)
     store.counters.total_sync_in_bytes += run.slots.length
     // The order of records is the order of these calls: the next request is read only after this one.
     const applied = store.apply(admitted)
@@ -138,12 +139,23 @@ export async function syncRun(context: PortContext, request: FrameRequest): Prom
   }
 }
 
+/** What a peer has said that it has must still be here: it is not sent. */
+async function expectHeld({ store }: PortContext, { records }: SyncRunFields): Promise<void> {
+  for (const { line, content } of records) {
+    if (content === 'held' && !(await store.has(decodeRecord(line)!.name)))
+      throw new DfsError('unavailable', 'a file that was here is not any more')
+  }
+}
+
 /** Checks everything about a run before anything of it is done. */
-function admitRun({ storageId, previous, records, slots }: SyncRunFields & { slots: Buffer }): Shipment[] {
+function admitRun(
+  context: PortContext,
+  { storageId, previous, records, slots }: SyncRunFields & { slots: Buffer },
+): Shipment[] {
   let last = previous
   let at = 0
   const admitted = records.map(({ line, content }) => {
-    const shipped = admitRecord(line, { storageId, content, previous: last })
+    const shipped = admitRecord(context, line, { storageId, content, previous: last })
     const { file } = shipped
     last = shipped.origin.sequence
     if (content !== 'file') return { shipped, content: undefined }
@@ -159,13 +171,14 @@ function admitRun({ storageId, previous, records, slots }: SyncRunFields & { slo
 
 /** Checks that a line is a record of the source that ships it. */
 function admitRecord(
+  context: PortContext,
   line: string,
   { storageId, content, previous }: { storageId: number; content: SyncContent; previous: number },
 ): ShippedRecord {
   const record = decodeRecord(line)
   if (record === undefined || record.origin !== undefined)
     throw new DfsError('bad_request', 'this is no record of a source')
-  const file = admitFile(record.name)
+  const file = admitFile(context, record.name)
   if (file.storageId !== storageId) throw new DfsError('forbidden', 'only its source may ship a file')
   const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
   return { origin, previous, record, file, lacksFile: content === 'unreadable' }

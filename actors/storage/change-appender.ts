@@ -79,7 +79,7 @@ export async function regenerate(context: PortContext, request: FrameRequest): P
   if (lengthBytes === 0 || lengthBytes > FILE_NAME_BYTES_MAX) throw new DfsError('bad_request', 'a name is all')
   const head = await body.bytes(lengthBytes)
   const name = head.toString('latin1')
-  const file = admitFile(name)
+  const file = admitFile(context, name)
   context.access.admit(request.connection, 'change', name)
   if (file.storageId !== store.storageId) return passOn(context, request, file, head)
   request.bodyTaken()
@@ -133,11 +133,7 @@ async function refuse(
 }
 
 /** Reads a fixed part that begins with the length of a name, and the name behind it, which may be changed. */
-async function readName(
-  { access }: PortContext,
-  { body, connection }: FrameRequest,
-  fixedBytes: number,
-): Promise<Named> {
+async function readName(context: PortContext, { body, connection }: FrameRequest, fixedBytes: number): Promise<Named> {
   if (body.bodyLeft < fixedBytes) throw new DfsError('bad_request', 'the request is cut short')
   const fixed = await body.bytes(fixedBytes)
   const nameBytes = readInt64(fixed, 0)
@@ -147,7 +143,7 @@ async function readName(
   const copy = Buffer.from(fixed)
   const head = Buffer.concat([copy, await body.bytes(nameBytes)])
   const name = head.toString('latin1', fixedBytes)
-  const file = admitFile(name)
-  access.admit(connection, 'change', name)
+  const file = admitFile(context, name)
+  context.access.admit(connection, 'change', name)
   return { name, file, head }
 }

@@ -54,7 +54,7 @@ function download(context: PortContext, request: FrameRequest, bytes: Buffer): F
 }
 
 async function downloadFromDisk(context: PortContext, request: FrameRequest, wanted: Wanted): Promise<FrameReply> {
-  const parts = admitFile(wanted.name)
+  const parts = admitFile(context, wanted.name)
   if (parts.slot !== undefined) return downloadSmall(context, request, parts, wanted)
   const file = await readLocal(context, wanted.name, () => context.store.open(wanted.name))
   if (file !== undefined) {

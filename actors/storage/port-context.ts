@@ -53,6 +53,8 @@ export interface PortContext {
   /** The actor's published view: why uploads are refused now, or undefined. */
   readonly uploadsRefused: () => string | undefined
   readonly peers: () => ReadonlyMap<number, Peer>
+  /** Storage ids by the address or id that FastDFS named a member by, of files that were taken over. */
+  readonly heirs: () => ReadonlyMap<string, number>
   /** Whether a tracker has told who the peers are. */
   readonly joined: () => boolean
   /** The address clients know us by. */
@@ -66,7 +68,7 @@ export interface PortContext {
 /** Checks that a name is one of this group. Throws `bad_file_id`. */
 export function admitName(context: PortContext, id: { group: string; name: string }): FileNameParts {
   admitGroup(context, id)
-  return admitFile(id.name)
+  return admitFile(context, id.name)
 }
 
 /** Checks that this is the group that is meant. Throws `bad_file_id`. */
@@ -74,12 +76,15 @@ export function admitGroup({ store }: PortContext, { group }: { group: string })
   if (group !== store.group) throw new DfsError('bad_file_id', `this is group ${store.group}, not ${group}`)
 }
 
-/** Checks that a name can be that of a file here. Throws `bad_file_id`. */
-export function admitFile(name: string): FileNameParts {
+/** Checks that a name can be that of a file here, and says who is its source now. Throws `bad_file_id`. */
+export function admitFile(context: PortContext, name: string): FileNameParts {
   const file = decodeFileName(name)
   if (file.slot !== undefined && !isSlotName(name, file)) throw new DfsError('bad_file_id', 'there is no such slot')
   if (file.kind === 'slave' && isMetadataName(name)) throw new DfsError('bad_file_id', 'this is not the name of a file')
-  return file
+  const heirs = context.heirs()
+  if (heirs.size === 0) return file
+  const storageId = heirs.get(file.address ?? String(file.storageId)) ?? file.storageId
+  return { ...file, storageId }
 }
 
 /** Whether a request is to be answered from what is here: a peer's, and a read of who must not get what others have. */

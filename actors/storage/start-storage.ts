@@ -165,6 +165,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   let beatInbox = ''
   let service: MicroService | undefined
   let ownIp = options.advertiseHost
+  let heirs = heirsAmong([store])
   const { ended, end } = lifetime()
 
   const actor = new Actor<StorageState, StorageMessage, StorageEffect>(storageBehaviour, perform, {
@@ -191,6 +192,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       return state?.status === 'active' ? undefined : (state?.reason ?? 'the storage server is starting anew')
     },
     peers: () => actor.state?.peers ?? new Map(),
+    heirs: () => heirs,
     joined: () => actor.state?.joined === true,
     ownIp: () => ownIp,
     acknowledged: onPhase === undefined ? {} : { release: async () => onPhase('acknowledged') },
@@ -284,6 +286,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         return { type: 'examined', problem: await examine() }
       case 'tellPeers':
         for (const { storageId: peer } of effect.peers) replicas.expect(peer)
+        heirs = heirsAmong([store, ...effect.peers])
         for (const listener of peerListeners) listener(effect.peers)
         return undefined
       case 'raiseEpoch':
@@ -336,6 +339,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       ...(reason === undefined ? {} : { reason }),
       uploadPriority: options.uploadPriority,
       auth: options.auth ?? 'none',
+      ...(store.formerly.length === 0 ? {} : { formerly: [...store.formerly] }),
       storePaths: [...store.storePaths],
       binlogEnd: { ...store.end },
       positions: [...store.positions],
@@ -406,4 +410,11 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     await bus?.drain()
     end(how)
   }
+}
+
+/** Storage ids by the names that FastDFS gave to servers whose files were taken over. */
+function heirsAmong(
+  members: readonly { storageId: number; formerly?: readonly string[] }[],
+): ReadonlyMap<string, number> {
+  return new Map(members.flatMap(({ storageId, formerly = [] }) => formerly.map(name => [name, storageId] as const)))
 }

@@ -14,6 +14,7 @@ import { listFiles } from './list-files.ts'
 import { getMetadata, setMetadata } from './metadata.ts'
 import type { PortContext } from './port-context.ts'
 import { queryFileInfo } from './query-file-info.ts'
+import { syncHeld } from './sync-held.ts'
 import { uploadFile, uploadOnce, uploadStream } from './upload-file.ts'
 import { uploadSlave } from './upload-slave.ts'
 
@@ -95,6 +96,8 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return syncRecord(context, request)
       case COMMANDS.syncRun:
         return syncRun(context, request)
+      case COMMANDS.syncHeld:
+        return syncHeld(context, request)
       default:
         throw new DfsError('bad_request', `command ${request.command} is not known here`)
     }

@@ -19,7 +19,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   if (masterBytes <= 0 || masterBytes > FILE_NAME_BYTES_MAX || masterBytes + fields.sizeBytes !== body.bodyLeft)
     throw new DfsError('bad_request', 'the lengths of name and content are not those of the body')
   const master = (await body.bytes(masterBytes)).toString('latin1')
-  const file = admitFile(master)
+  const file = admitFile(context, master)
   context.access.admit(request.connection, 'change', master)
   const name = slaveNameOf(master, fields.prefix, fields.extension)
   if (file.storageId !== store.storageId) return passOn(context, request, file, writeSlave(fields, master))
@@ -48,7 +48,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
 /** Resolves if another member has the master, though its source does not. */
 export async function askForMaster(context: PortContext, request: FrameRequest, name: string): Promise<void> {
   const body = writeGroupAndName(context.store.group, name)
-  await askAbout(context, request, { name, file: admitFile(name) }, client =>
+  await askAbout(context, request, { name, file: admitFile(context, name) }, client =>
     client.request(COMMANDS.queryFileInfo, body),
   )
 }

@@ -22,6 +22,7 @@ import { readPieces } from '../../store/read-pieces.ts'
 import type { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import type { OpenFile } from '../../store/stored-file.ts'
+import { heldBy } from './held-by-peer.ts'
 import { Run } from './ship-run.ts'
 import type { PeerMark } from './sync.ts'
 
@@ -115,10 +116,12 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       // Each server ships its own records; what it applied for others is theirs to ship.
       const pages = store.ownEnd > read ? store.readRecordPages({ after: read, until }, cursor) : []
       for await (const page of pages) {
+        const held = store.formerly.length > 0 ? await heldBy(store, client, page) : undefined
         for (const next of page) {
-          if (!isShipped(next.record) || run.add(next)) continue
+          const isHeld = held?.has(next.record.sequence)
+          if (!isShipped(next.record) || run.add(next, isHeld)) continue
           await shipRun()
-          if (run.add(next)) continue
+          if (run.add(next, isHeld)) continue
           const { done } = await shipOne(context, client, next, shipped, partial)
           await note(next.record.sequence, 1, done)
         }

@@ -63,18 +63,18 @@ export class Run {
     return this.#records.length
   }
 
-  /** Takes a record, if it is one for a run and there is room; an empty run has room for any. */
-  add({ record: { op, name, sequence }, line }: ReadRecord): boolean {
+  /** Takes a record, if it is one for a run (a file that the peer holds needs no frame of its own) and there is room; an empty run has room for any. */
+  add({ record: { op, name, sequence }, line }: ReadRecord, isHeld = false): boolean {
     if (op !== 'C' && op !== 'D') return false
     const file = op === 'C' ? decodeFileName(name) : undefined
-    if (file !== undefined && file.slot === undefined) return false
+    if (file !== undefined && file.slot === undefined && !isHeld) return false
     const isUnreadable = file !== undefined && this.#context.isUnreadable(name)
-    const slotBytes = isUnreadable ? 0 : (file?.slot?.slotBytes ?? 0)
+    const slotBytes = isUnreadable || isHeld ? 0 : (file?.slot?.slotBytes ?? 0)
     const untilBytes = this.#slotBytes + slotBytes
     const isFull = this.#records.length >= RUN_RECORDS_MAX || untilBytes > RUN_BYTES_MAX
     if (isFull && this.length > 0) return false
     const slot = slotBytes > 0 ? { name, file: file!, fromBytes: this.#slotBytes, untilBytes } : undefined
-    this.#records.push({ line, sequence, slot, content: isUnreadable ? 'unreadable' : 'none' })
+    this.#records.push({ line, sequence, slot, content: isHeld ? 'held' : isUnreadable ? 'unreadable' : 'none' })
     this.#slotBytes = untilBytes
     return true
   }

@@ -28,6 +28,7 @@ import {
   peersOf,
   type RoleEntry,
   type StorageEntry,
+  sourceIn,
   storageView,
   surelyHolds,
   withStorage,
@@ -300,15 +301,18 @@ function readersOf(state: TrackerState, { group, name }: FileId): readonly Stora
   const file = decodeFileName(name)
   // What is under its name may change, and the source is the first to know.
   if (file.kind === 'slave' || file.kind === 'appender') return orderersOf(state, { group, name })
-  const members = (state.groups.get(group) ?? []).filter(isReadable)
-  const sure = members.filter(member => surelyHolds(member, file))
+  const all = state.groups.get(group) ?? []
+  const members = all.filter(isReadable)
+  const source = sourceIn(all, file)
+  const sure = members.filter(member => surelyHolds(member, source, file))
   return [...rotate(sure, state.turns.fetch), ...members.filter(member => !sure.includes(member))]
 }
 
 /** The source first: it orders the changes of its files, and others would only pass them on. */
 function orderersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
-  const source = decodeFileName(name).storageId
-  const members = (state.groups.get(group) ?? []).filter(isReadable)
+  const all = state.groups.get(group) ?? []
+  const source = sourceIn(all, decodeFileName(name))
+  const members = all.filter(isReadable)
   const isSource = (member: StorageEntry) => member.report.storageId === source
   return [...members.filter(isSource), ...members.filter(member => !isSource(member))]
 }
@@ -316,7 +320,9 @@ function orderersOf(state: TrackerState, { group, name }: FileId): readonly Stor
 function locate(state: TrackerState, fileId: string, replyTo: ReplyTo<ReplyOf<typeof trackerLocate>>): TrackerStep {
   try {
     const id = parseFileId(fileId)
-    const { storePathIndex, createTimeS, kind, crc32, storageId, address, sizeBytes } = decodeFileName(id.name)
+    const file = decodeFileName(id.name)
+    const { storePathIndex, createTimeS, kind, crc32, address, sizeBytes } = file
+    const storageId = sourceIn(state.groups.get(id.group) ?? [], file)
     const body: ReplyOf<typeof trackerLocate> = {
       group: id.group,
       storePathIndex,

@@ -81,11 +81,18 @@ export function groupAvailableBytes(members: readonly StorageEntry[]): number {
   return writable.length === 0 ? 0 : Math.min(...writable.map(availableBytes))
 }
 
+/** The storage id of a file's source among the members of its group, also of one that FastDFS named by its address. */
+export function sourceIn(members: readonly StorageEntry[], file: FileNameParts): number | undefined {
+  const namedAs = file.address ?? String(file.storageId)
+  const heir = members.find(({ report }) => report.formerly?.includes(namedAs))
+  return heir?.report.storageId ?? file.storageId
+}
+
 /** Whether a member surely holds a file: it is the source, or has applied the source's records past that second. */
-export function surelyHolds(entry: StorageEntry, file: FileNameParts): boolean {
-  if (file.storageId === undefined) return true
-  if (entry.report.storageId === file.storageId) return true
-  const position = entry.report.positions.find(at => at.storageId === file.storageId)
+export function surelyHolds(entry: StorageEntry, source: number | undefined, file: FileNameParts): boolean {
+  if (source === undefined) return true
+  if (entry.report.storageId === source) return true
+  const position = entry.report.positions.find(at => at.storageId === source)
   return position !== undefined && Math.floor(position.timeMs / 1000) > file.createTimeS
 }
 
@@ -99,13 +106,14 @@ export function peersOf(groups: Groups, report: StorageReport): Peer[] {
   return (groups.get(report.group) ?? [])
     .filter(member => member.report.storageId !== report.storageId)
     .slice(0, GROUP_MEMBERS_MAX - 1)
-    .map(({ report: { storageId, host, ip, port, epoch, status }, online }) => ({
+    .map(({ report: { storageId, host, ip, port, epoch, status, formerly, madeS }, online }) => ({
       storageId,
       host,
       ip,
       port,
       epoch,
       status: online ? status : 'offline',
+      ...(formerly === undefined || madeS === undefined ? {} : { formerly, madeS }),
     }))
 }
 

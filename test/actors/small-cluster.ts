@@ -84,9 +84,13 @@ export class SmallCluster {
     return this.#tracker!.endpoint
   }
 
+  dataDirectoryOf(storageId: number): string {
+    return join(this.#directory, `storage-${storageId}`)
+  }
+
   /** Starts a storage server, or starts it again, and waits for nobody's word; lower ids are preferred. */
   async startStorage(storageId: number, options: StorageParts = { sync: true }): Promise<Member> {
-    const dataDirectory = join(this.#directory, `storage-${storageId}`)
+    const dataDirectory = this.dataDirectoryOf(storageId)
     const storage = await startStorage(this.context, {
       dataDirectory,
       group: 'group1',

@@ -2,6 +2,7 @@ import { expect } from 'chai'
 import fc from 'fast-check'
 import {
   readPeerPosition,
+  readSyncHeld,
   readSyncPosition,
   readSyncRecord,
   readSyncRun,
@@ -9,6 +10,7 @@ import {
   SYNC_POSITION_REPLY_BYTES,
   SYNC_RECORD_FIXED_BYTES,
   writePeerPosition,
+  writeSyncHeld,
   writeSyncPosition,
   writeSyncRecord,
   writeSyncRun,
@@ -152,5 +154,27 @@ describe('body of syncRun', () => {
     const body = sample()
     body[body.indexOf('\n')] = 'x'.charCodeAt(0)
     expect(readSyncRun(body)).to.equal(undefined)
+  })
+})
+
+describe('body of syncHeld', () => {
+  const files = [
+    { name: 'M00/00/00/a', sizeBytes: 2 ** 40, crc32: 0xffffffff },
+    { name: 'M00/00/00/bc', sizeBytes: 0, crc32: 0 },
+  ]
+
+  it('is a size, a sum and a name for each file, and is read back as it was written', () => {
+    const body = writeSyncHeld(files)
+    expect(body.toString('hex', 0, 13)).to.equal('0000010000000000ffffffff0b')
+    expect(readSyncHeld(body)).to.deep.equal(files)
+    expect(readSyncHeld(Buffer.alloc(0))).to.deep.equal([])
+  })
+
+  it('is none when it is cut off in the middle of a file', () => {
+    const body = writeSyncHeld(files)
+    const first = writeSyncHeld(files.slice(0, 1)).length
+    for (let length = 1; length < body.length; length++) {
+      if (length !== first) expect(readSyncHeld(body.subarray(0, length)), `${length} bytes`).to.equal(undefined)
+    }
   })
 })

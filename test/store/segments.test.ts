@@ -1,5 +1,5 @@
 import { mkdir, readFile, rename, rm, truncate } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { expect } from 'chai'
 import { decodeFileName, tailOf } from '../../protocol/file-id.ts'
 import { realWorld } from '../../runtime/real-world.ts'
@@ -49,7 +49,7 @@ describe('segments', () => {
     const checkPresent = async () => {
       if (!isPresent) throw new DiskError('find', root, 'ENODEV')
     }
-    return new Segments(disk, root, { syncs, checkPresent })
+    return new Segments(disk, dirname(root), { syncs, checkPresent })
   }
   const pathOf = (segmentId = SEGMENT) => join(root, String(SOURCE), String(segmentId).padStart(10, '0'))
   async function put(packed: Packed): Promise<Packed> {
