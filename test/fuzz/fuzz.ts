@@ -129,14 +129,16 @@ class Campaign {
     }
     const seconds = (performance.now() - startedMs) / 1000
     await this.#look(client)
-    if (!this.#isOver) await this.#settle(descriptors)
+    if (!this.#isOver) {
+      await this.#settle(descriptors)
+      await this.#checkPrecious(client, precious)
+    }
     const end = this.#isOver ? peak : this.#pids.map(residentBytes)
     warm ??= end
     for (const [i, size] of warm.entries()) {
       if (peak[i]! > size + GROWTH_BYTES_MAX) this.#wrong(`process ${i} grew from ${mib(size)} to ${mib(peak[i]!)}`)
       if (end[i]! > size + REST_GROWTH_BYTES_MAX) this.#wrong(`process ${i} kept ${mib(end[i]!)} of ${mib(size)}`)
     }
-    await this.#checkPrecious(client, precious)
     await client.close()
     this.#checkLogs()
     this.#checkEntries(before)
