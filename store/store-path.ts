@@ -182,13 +182,14 @@ export class StorePath {
   }
 
   async #syncFile(path: string): Promise<void> {
-    // One that is not there was deleted since.
-    if ((await this.#disk.stat(path)) === undefined) return
-    const file = await this.#disk.open(path, 'update')
+    const file = await this.#disk.open(path, 'update').catch(error => {
+      // One that is not there was deleted since: its directory is synced.
+      if ((error as DiskError).errno !== 'ENOENT') throw error
+    })
     try {
-      await file.sync()
+      await file?.sync()
     } finally {
-      await file.close()
+      await file?.close()
     }
   }
 

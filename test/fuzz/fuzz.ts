@@ -10,6 +10,7 @@ import { join, relative } from 'node:path'
 import type { Client } from '../../client/client.ts'
 import { decodeFileName, parseFileId } from '../../protocol/file-id.ts'
 import { COMMANDS, header } from '../../protocol/frame.ts'
+import type { ClusterFile } from '../../runtime/cluster-file.ts'
 import type { Endpoint } from '../../runtime/world.ts'
 import { packedFiles } from '../crash/data-audit.ts'
 import { RunningCluster, residentBytes } from '../running-cluster.ts'
@@ -51,8 +52,8 @@ const SEGMENT_MAX_FILE = '4K'
 const GROWTH_BYTES_MAX = 160 * 2 ** 20
 /** What is left of it once nobody is connected. */
 const REST_GROWTH_BYTES_MAX = 80 * 2 ** 20
-/** Sessions before memory is looked at, or a third of them. */
-const WARM_SESSIONS = 20_000
+/** Frames before memory is looked at, or a third of them. */
+const WARM_FRAMES = 20_000
 const LOOK_EVERY_MS = 2_000
 const ANSWER_MS = 20_000
 /** Connections are dropped after ten seconds of silence in a header, half a minute in a body. */
@@ -85,7 +86,10 @@ class Campaign {
   readonly #names = new Set<string>()
   /** Some of each kind, for requests to name. */
   readonly #pools: Record<Kind, string[]> = { plain: [], segment: [], appender: [], slave: [] }
+  /** What runs where, as it was at the beginning. */
+  readonly #ports: ClusterFile
   readonly #pids: readonly number[]
+  #hasEnded = false
   /** Files that sessions may have made whose replies nobody read. */
   #unread = 0
   #frames = 0
@@ -96,7 +100,8 @@ class Campaign {
     this.#cluster = cluster
     this.#options = options
     this.#sessions = options.first ?? 0
-    this.#pids = this.#serverPids()
+    this.#ports = cluster.ports
+    this.#pids = pidsOf(this.#ports)
   }
 
   async run(): Promise<FuzzResult> {
@@ -111,7 +116,7 @@ class Campaign {
     let lookMs = startedMs
     const jobs = Array.from({ length: JOBS }, (_, i) => this.#play(i))
     const all = Promise.all(jobs).then(() => true)
-    const warmFrames = Math.min(WARM_SESSIONS, frames / 3)
+    const warmFrames = Math.min(WARM_FRAMES, frames / 3)
     while (!(await Promise.race([all, sleepUntil(lookMs + LOOK_EVERY_MS)]))) {
       lookMs = performance.now()
       await this.#look(client)
@@ -124,14 +129,16 @@ class Campaign {
     }
     const seconds = (performance.now() - startedMs) / 1000
     await this.#look(client)
-    if (!this.#isOver) await this.#settle(descriptors)
+    if (!this.#isOver) {
+      await this.#settle(descriptors)
+      await this.#checkPrecious(client, precious)
+    }
     const end = this.#isOver ? peak : this.#pids.map(residentBytes)
     warm ??= end
     for (const [i, size] of warm.entries()) {
       if (peak[i]! > size + GROWTH_BYTES_MAX) this.#wrong(`process ${i} grew from ${mib(size)} to ${mib(peak[i]!)}`)
       if (end[i]! > size + REST_GROWTH_BYTES_MAX) this.#wrong(`process ${i} kept ${mib(end[i]!)} of ${mib(size)}`)
     }
-    await this.#checkPrecious(client, precious)
     await client.close()
     this.#checkLogs()
     this.#checkEntries(before)
@@ -149,7 +156,7 @@ class Campaign {
   }
 
   get #isOver(): boolean {
-    return this.#problems.length >= PROBLEMS_MAX || !sameList(this.#pids, this.#serverPids())
+    return this.#problems.length >= PROBLEMS_MAX || this.#hasEnded
   }
 
   /** Plays sessions until there have been enough. */
@@ -211,7 +218,8 @@ class Campaign {
 
   /** All processes live, and a stranger is answered. */
   async #look(client: Client): Promise<void> {
-    if (!sameList(this.#pids, this.#serverPids())) return this.#wrong('a process has ended')
+    this.#hasEnded = pidsOf(this.#cluster.ports).some((pid, i) => pid !== this.#pids[i])
+    if (this.#hasEnded) return this.#wrong('a process has ended')
     const answered = async () => {
       for (const to of this.#endpoints()) {
         const connection = await RawConnection.connect(to)
@@ -308,12 +316,12 @@ class Campaign {
   }
 
   #endpoint(port: 'tracker' | 'storage', index: number): Endpoint {
-    const { trackers, storages } = this.#cluster.ports
+    const { trackers, storages } = this.#ports
     return port === 'tracker' ? trackers[0]! : storages[index % storages.length]!
   }
 
   #endpoints(): Endpoint[] {
-    const { trackers, storages } = this.#cluster.ports
+    const { trackers, storages } = this.#ports
     return [...trackers, ...storages].map(({ host, port }) => ({ host, port }))
   }
 
@@ -321,13 +329,8 @@ class Campaign {
     return [1, 2].map(id => join(this.#cluster.data, `storage-${id}`))
   }
 
-  #serverPids(): number[] {
-    const { trackers, storages } = this.#cluster.ports
-    return [...trackers, ...storages].map(({ pid }) => pid)
-  }
-
   #clientKey(): string {
-    const credentials = readFileSync(this.#cluster.ports.credentials.client!, 'utf8')
+    const credentials = readFileSync(this.#ports.credentials.client!, 'utf8')
     return (JSON.parse(credentials) as { dataSecret: string }).dataSecret
   }
 }
@@ -346,8 +349,8 @@ function descriptorsOf(pid: number): number {
   return readdirSync(`/proc/${pid}/fd`).length
 }
 
-function sameList(a: readonly number[], b: readonly number[]): boolean {
-  return a.every((value, i) => value === b[i])
+function pidsOf({ trackers, storages }: ClusterFile): number[] {
+  return [...trackers, ...storages].map(({ pid }) => pid)
 }
 
 function sha256(bytes: Buffer): string {

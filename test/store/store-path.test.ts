@@ -1,3 +1,4 @@
+import { writeFileSync } from 'node:fs'
 import { readdir, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
@@ -97,6 +98,19 @@ describe('store path', () => {
     expect(await rejection(path.syncChanges())).to.include({ errno: 'EIO' })
     expect(path.failure).to.include({ errno: 'EIO' })
     expect(path.report.writable).to.equal(false)
+  })
+
+  it('syncs files that changed in place, but for those that are deleted meanwhile', async () => {
+    const path = await StorePath.open(disk, 0, root, pathOptions(OURS))
+    const [kept, deleted] = ['kept', 'deleted'].map(name => join(root, 'data', name)) as [string, string]
+    for (const file of [kept, deleted]) {
+      writeFileSync(file, '')
+      path.noteFile(file)
+    }
+    disk.fail({ action: 'open', path: /deleted$/ }, 'ENOENT')
+    await path.syncChanges()
+    expect(path.failure).to.equal(undefined)
+    expect(disk.count({ action: 'sync', path: /kept$/ })).to.equal(1)
   })
 
   it('keeps its changes in mind when a sync fails', async () => {
