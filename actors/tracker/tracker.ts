@@ -284,7 +284,8 @@ function answerFor(
       const at = positions.find(position => position.storageId === source)
       return at === undefined ? [] : [{ storageId, epoch: at.epoch, sequence: at.sequence }]
     })
-    const body = { group: id.group, servers: candidates.map(addressOf), positions }
+    const where = { group: id.group, servers: candidates.map(addressOf) }
+    const body = positions.length === 0 ? where : { group: id.group, servers: where.servers, positions }
     return [next, [{ do: 'reply', to: replyTo, body }]]
   } catch (error) {
     return [state, [refusal(error, replyTo)]]

@@ -311,7 +311,8 @@ describe('a tracker', () => {
       tracker.beat(2, syncedTo((CREATED_S + 1) * 1000))
       tracker.beat(3, syncedTo((CREATED_S + 1) * 1000 - 1))
       tracker.beat(4)
-      expect(fetch()).deep.equal({ group: 'group1', servers: [1, 2, 3, 4].map(addressOf) })
+      const positions = [2, 3].map(storageId => ({ storageId, epoch: 1, sequence: 9 }))
+      expect(fetch()).deep.equal({ group: 'group1', servers: [1, 2, 3, 4].map(addressOf), positions })
       expect([fetch(), fetch()].map(idsOf)).deep.equal([
         [2, 1, 3, 4],
         [1, 2, 3, 4],
