@@ -46,8 +46,10 @@ export interface UploadRoute {
   readonly needsTicket: boolean
 }
 
-/** Who may serve files of a source, and how far they have applied its records. */
-type ReadRoute = Required<Pick<ReplyOf<typeof queryFetch>, 'servers' | 'positions'>>
+/** Who may serve files of a source, which of them that is, and how far the others have applied its records. */
+interface ReadRoute extends Required<Pick<ReplyOf<typeof queryFetch>, 'servers' | 'positions'>> {
+  readonly source: number | undefined
+}
 
 /** What the tickets of a client are for. */
 export const uploadPurpose = (group: string, uploadId = '') => `upload ${group} ${uploadId}`
@@ -107,14 +109,15 @@ export class Routes {
   async forRead(fileId: string, needed?: ChangePlace | 'source'): Promise<readonly ServerAddress[]> {
     const { group, name } = parseFileId(fileId)
     const { storageId, address } = decodeFileName(name)
-    const { servers, positions } = await this.#cached(this.#reads, `${group}/${storageId ?? address}`, async () => {
-      const { servers, positions = [], ticket } = await this.ask(queryFetch, { fileId })
+    const key = `${group}/${storageId ?? address}`
+    const { servers, positions, source } = await this.#cached(this.#reads, key, async () => {
+      const { servers, positions = [], source = storageId, ticket } = await this.ask(queryFetch, { fileId })
       this.#tickets.keep(readPurpose(group), ticket)
-      return { answer: { servers, positions }, leaseMs: FETCH_LEASE_MS }
+      return { answer: { servers, positions, source }, leaseMs: FETCH_LEASE_MS }
     })
     if (needed === undefined) return this.#best(servers)
     const has = (id: number) => needed !== 'source' && positions.some(at => at.storageId === id && !isAfter(needed, at))
-    const able = servers.filter(server => server.storageId === storageId || has(server.storageId))
+    const able = servers.filter(server => server.storageId === source || has(server.storageId))
     if (able.length === 0) throw new DfsError('unavailable', 'nobody can be asked who surely has the last change')
     return this.#best(able)
   }

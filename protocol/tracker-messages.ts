@@ -26,6 +26,8 @@ const Candidates = Type.Object({
   servers: Type.Array(ServerAddress),
   /** How far those of them that are not the file's source have applied its records. */
   positions: Type.Optional(Type.Array(Type.Object({ storageId: StorageIdSchema, epoch: Count, sequence: Count }))),
+  /** The file's source, if it is not the one in its name: the file was taken over from FastDFS. */
+  source: Type.Optional(StorageIdSchema),
   ticket: Type.Optional(IssuedTicket),
 })
 

@@ -279,13 +279,18 @@ function answerFor(
     if (!state.groups.has(id.group)) return [state, [{ do: 'refuse', to: replyTo, code: ignoranceOf(state, nowMs) }]]
     const [next, candidates] = choose(id)
     if (candidates.length === 0) return [state, [{ do: 'refuse', to: replyTo, code: 'no_storage' }]]
-    const source = decodeFileName(id.name).storageId
+    const file = decodeFileName(id.name)
+    const source = sourceIn(state.groups.get(id.group)!, file)
     const positions = candidates.flatMap(({ report: { storageId, positions } }) => {
       const at = positions.find(position => position.storageId === source)
       return at === undefined ? [] : [{ storageId, epoch: at.epoch, sequence: at.sequence }]
     })
-    const where = { group: id.group, servers: candidates.map(addressOf) }
-    const body = positions.length === 0 ? where : { group: id.group, servers: where.servers, positions }
+    const body = {
+      group: id.group,
+      servers: candidates.map(addressOf),
+      ...(positions.length === 0 ? {} : { positions }),
+      ...(source === undefined || source === file.storageId ? {} : { source }),
+    }
     return [next, [{ do: 'reply', to: replyTo, body }]]
   } catch (error) {
     return [state, [refusal(error, replyTo)]]

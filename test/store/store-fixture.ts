@@ -46,6 +46,8 @@ export interface OpenStore {
 }
 
 /** A directory for one test. */
+const COPIES_MAX = 5
+
 export class Workshop {
   readonly path: string
   readonly #open = new Set<OpenStore>()
@@ -100,10 +102,17 @@ export class Workshop {
 
   /** Copies a data directory as it is at this moment, as a crash would leave it; returns the copy's name. */
   async crash(name = 'data'): Promise<string> {
-    const copy = `copy${this.#copies++}`
     const filter = (source: string) => basename(source) !== 'lock'
-    await cp(join(this.path, name), join(this.path, copy), { recursive: true, filter })
-    return copy
+    for (let attempt = 1; ; attempt++) {
+      const copy = `copy${this.#copies++}`
+      try {
+        await cp(join(this.path, name), join(this.path, copy), { recursive: true, filter })
+        return copy
+      } catch (error) {
+        // A file got its name while it was copied: that was no moment.
+        if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || attempt === COPIES_MAX) throw error
+      }
+    }
   }
 }
 
