@@ -57,7 +57,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     replace: `const isKnown = () => false;
         if (shipments.length === 0) return; const { origin, previous } = shipments[0].shipped;
         if (!isAfter(origin, last.at)) last.at = { ...origin, sequence: previous };`,
-    seed: 111,
+    seed: 135,
   },
   {
     name: 'fsync-error-ignored',
