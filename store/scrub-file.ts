@@ -111,11 +111,11 @@ async function readSlotPiece(
 }
 
 async function readBlock(store: Store, reading: FileReading, file: FileNameParts, buffer: Buffer): Promise<FilePiece> {
+  // The names of slave and appender files do not say what they have to be.
+  if (file.sizeBytes === undefined) return { bytes: SEEK_BYTES, verdict: GOOD }
   const stored = await store.open(reading.name)
-  if (stored === undefined) return { bytes: SEEK_BYTES, verdict: GONE }
+  if (!(stored instanceof StoredFile)) return { bytes: SEEK_BYTES, verdict: GONE }
   try {
-    // Only of these the name says what they have to be.
-    if (!(stored instanceof StoredFile)) return { bytes: SEEK_BYTES, verdict: GOOD }
     const { name, block: index } = reading
     if (index >= blockCount(stored.sizeBytes)) return { bytes: SEEK_BYTES, verdict: judgeBlocks(reading, file) }
     const { block, isGood } = await stored.examineBlock(index, buffer)

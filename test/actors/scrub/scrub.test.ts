@@ -1,11 +1,12 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
+import { slaveNameOf } from '../../../protocol/file-id.ts'
 import { BLOCK_BYTES } from '../../../store/block-pool.ts'
 import { SIDECAR_HEADER_BYTES, sidecarPath } from '../../../store/sidecar.ts'
 import { SLOT_HEADER_BYTES } from '../../../store/slot.ts'
-import { contentOf, download, type OpenStore, upload, Workshop } from '../../store/store-fixture.ts'
-import { type Files, fillStore, flip, PACKS, placeOf, shorten, spoil, TestScrub } from './scrub-fixture.ts'
+import { contentOf, download, fill, type OpenStore, upload, Workshop } from '../../store/store-fixture.ts'
+import { type Files, fillStore, flip, PACKS, placeIn, placeOf, shorten, spoil, TestScrub } from './scrub-fixture.ts'
 
 /** Where fields stand in the header of a slot. */
 const SIZE_OFFSET = 5
@@ -75,6 +76,18 @@ describe('the scrub', () => {
     await test.passes(1)
     expect(test.bad).to.deep.equal(expected)
     expect(test.told).to.deep.equal([])
+  })
+
+  it('does not judge slave and appender files that somebody could not read, whose names do not say what they are', async () => {
+    const { store, directory } = opened
+    const slave = slaveNameOf(files.oneBlock, '_a', 'jpg')
+    await store.createSlave(await fill(await store.receive(0, 10, 'slave'), contentOf(10)), slave)
+    const part = await fill(await store.receive(0, 10, 'appender'), contentOf(10))
+    const { name } = await store.create(part, { extension: 'log', uploadId: undefined, isAppender: true })
+    await rm(`${placeIn(directory, name).path}~sum`)
+    for (const suspect of [slave, name]) test.scrub.suspect(suspect)
+    await test.passes(2)
+    expect([test.bad, test.told]).to.deep.equal([{}, []])
   })
 
   for (const [what, spoilSidecar] of [
