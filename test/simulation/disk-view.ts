@@ -9,9 +9,9 @@ import type { SimDisk } from './sim-disk.ts'
 
 export type View = 'now' | 'durable'
 
-/** The file name of a path below a store path; undefined for whatever has none. A sidecar goes with its file. */
+/** The file name of a path below a store path; undefined for whatever has none. Sidecar and metadata go with their file. */
 export function nameOf(path: string): string | undefined {
-  const match = /^\/store(\d)\/data\/(..\/..)\/([^~]+)(~sum)?$/.exec(path)
+  const match = /^\/store(\d)\/data\/(..\/..)\/([^~]+?)(?:~sum|~sum\.new|-m)?$/.exec(path)
   if (match === null) return undefined
   const [, index, directory, baseName] = match
   return nameAt(Number(index), directory!, baseName!)
@@ -28,7 +28,7 @@ export function pathOf(name: string): string {
 /** Names of all files in files of their own. */
 export function plainNames(disk: SimDisk): string[] {
   const paths = STORE_PATHS.flatMap(path => disk.files(`${path}/data`))
-  return paths.filter(path => !path.endsWith('~sum')).flatMap(path => nameOf(path) ?? [])
+  return paths.filter(path => !/~|-m$/.test(path)).flatMap(path => nameOf(path) ?? [])
 }
 
 /** Names of all files in slots, whether their bytes are good or not. */
@@ -58,8 +58,11 @@ export function isGoodOn(disk: SimDisk, name: string, view: View): boolean {
   const bytes = disk.read(path, view)
   if (bytes === undefined) return false
   if (file.slot !== undefined) return stateOf(slotIn(bytes, file), file) === 'present'
-  if (bytes.length !== file.sizeBytes || crc32(bytes) !== file.crc32) return false
-  return !hasSidecar(file.sizeBytes) || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
+  // Of others than plain files only the sidecar says what they have to be.
+  const { sizeBytes = bytes.length } = file
+  if (file.sizeBytes !== undefined && (bytes.length !== sizeBytes || crc32(bytes) !== file.crc32)) return false
+  const isAlone = file.sizeBytes !== undefined && !hasSidecar(sizeBytes)
+  return isAlone || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
 }
 
 /** What is in the place of a file's slot, as far as the segment goes. */

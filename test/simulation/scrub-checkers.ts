@@ -68,7 +68,8 @@ function badFiles(machine: Machine): string[] {
 function isBadPlain(disk: SimDisk, name: string): boolean {
   const { sizeBytes, crc32: sum } = decodeFileName(name)
   const bytes = disk.read(pathOf(name))?.subarray(0, sizeBytes)
-  if (bytes === undefined) return false
+  // The scrub does not read what may change.
+  if (bytes === undefined || sizeBytes === undefined) return false
   if (bytes.length !== sizeBytes || crc32(bytes) !== sum) return true
   if (!hasSidecar(sizeBytes)) return false
   const sidecar = disk.read(sidecarPath(pathOf(name)))
