@@ -34,6 +34,8 @@ export class LastChanges {
       this.#metadata.set(name, undefined)
       this.#appenders.delete(name)
     }
+    // At a peer it may come again as a whole, which has all of its changes.
+    if (token !== undefined && record.range === undefined) this.#appenders.delete(name)
     if (record.range !== undefined) {
       const changes = this.#appenders.get(name) ?? []
       changes.push(record)

@@ -1,6 +1,6 @@
 /** What the tasks of the data port share: the store, the buffers, the way to the peers, and what may be taken now. */
 import type { AckLevel } from '../../protocol/ack.ts'
-import { DfsError } from '../../protocol/errors.ts'
+import { DfsError, toDfsError } from '../../protocol/errors.ts'
 import { decodeFileName, type FileNameParts, isMetadataName } from '../../protocol/file-id.ts'
 import { REQUEST_STATUS } from '../../protocol/frame.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
@@ -111,7 +111,12 @@ export async function askSource<T>(
   // A peer that asks takes us for the source; sending it on could go round for ever.
   if (source === undefined || request.connection.role === 'peer')
     throw new DfsError('unavailable', 'the source of this file, which orders its changes, is not known here')
-  const answer = await ask(await connectPeer(context, source))
-  context.counts.forwarded++
-  return answer
+  try {
+    const answer = await ask(await connectPeer(context, source))
+    context.counts.forwarded++
+    return answer
+  } catch (error) {
+    if (toDfsError(error).code !== 'not_here') throw error
+    throw new DfsError('unavailable', 'the source of this file does not have it, and does not know that it is gone')
+  }
 }

@@ -109,6 +109,7 @@ describe('exit codes', () => {
       unavailable: 4,
       no_storage: 4,
       timeout: 4,
+      ticket_expired: 1,
       no_space: 1,
     })
     expect(exitCodeOf(new UsageError('no'))).to.equal(2)

@@ -191,7 +191,7 @@ export function differences(cluster: SimCluster, ledger: Ledger): string[] {
 export function checkRecords(cluster: SimCluster, ledger: Ledger, wrong: Wrong): void {
   for (const machine of storageMachines(cluster)) {
     const last = new Map<string, BinlogRecord>()
-    for (const record of recordsOf(machine, 'now')) if (record.op !== 'S') last.set(record.name, record)
+    for (const record of recordsOf(machine, 'now')) if (/[CDcd]/.test(record.op)) last.set(record.name, record)
     const files = new Set(filesOf(machine))
     for (const name of files) {
       const op = last.get(name)?.op
@@ -210,7 +210,7 @@ export function checkRecords(cluster: SimCluster, ledger: Ledger, wrong: Wrong):
 
 /** An upload that failed on a failing disk, and of which nobody was told, may leave its record behind. */
 function wasRefused(machine: Machine, name: string, ledger: Ledger): boolean {
-  return machine.hadErrors && ledger.file(name) === undefined
+  return machine.hadErrors && !ledger.isKnown(name)
 }
 
 /** Every file that was acknowledged and not deleted is whole on a disk of its group. */
@@ -260,7 +260,10 @@ function ownFiles(machine: Machine): { live: Set<string>; deleted: Set<string> }
   const epoch = records.reduce((max, record) => Math.max(max, record.epoch), 0)
   for (const record of records) {
     if (record.epoch !== epoch) continue
-    if (record.op === 'C') live.add(record.name)
+    if (record.op === 'C') {
+      live.add(record.name)
+      deleted.delete(record.name)
+    }
     if (record.op === 'D') {
       live.delete(record.name)
       deleted.add(record.name)
@@ -270,7 +273,7 @@ function ownFiles(machine: Machine): { live: Set<string>; deleted: Set<string> }
 }
 
 /** How far a peer has surely applied a source's epoch. */
-function appliedOf(peer: Machine, storageId: number, epoch: number): number {
+export function appliedOf(peer: Machine, storageId: number, epoch: number): number {
   let applied = 0
   for (const { origin } of recordsOf(peer, 'durable')) {
     if (origin?.storageId === storageId && origin.epoch === epoch) applied = Math.max(applied, origin.sequence)
@@ -308,7 +311,7 @@ function parse(line: string): BinlogRecord | undefined {
   return record
 }
 
-function document(bytes: Buffer | undefined): unknown {
+export function document(bytes: Buffer | undefined): unknown {
   const [json = '', check = ''] = (bytes ?? Buffer.alloc(0)).toString().split('\n')
   return json !== '' && crc32c(json).toString(16).padStart(8, '0') === check ? JSON.parse(json) : undefined
 }

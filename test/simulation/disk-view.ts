@@ -1,6 +1,6 @@
 /** What is on a machine's disks: file names and copies, in files of their own and in slots of segments. */
 import { crc32 } from '@node-rs/crc32'
-import { decodeFileName, type FileNameParts, nameAt } from '../../protocol/file-id.ts'
+import { decodeFileName, type FileNameParts, metadataNameOf, nameAt } from '../../protocol/file-id.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { hasSidecar, SidecarWriter, sidecarPath } from '../../store/sidecar.ts'
 import { nameOfSlot, readSlotHeader, SLOT_ALIGNMENT, stateOf } from '../../store/slot.ts'
@@ -9,9 +9,9 @@ import type { SimDisk } from './sim-disk.ts'
 
 export type View = 'now' | 'durable'
 
-/** The file name of a path below a store path; undefined for whatever has none. A sidecar goes with its file. */
+/** The file name of a path below a store path; undefined for whatever has none. Sidecar and metadata go with their file. */
 export function nameOf(path: string): string | undefined {
-  const match = /^\/store(\d)\/data\/(..\/..)\/([^~]+)(~sum)?$/.exec(path)
+  const match = /^\/store(\d)\/data\/(..\/..)\/([^~]+?)(?:~sum|~sum\.new|-m)?$/.exec(path)
   if (match === null) return undefined
   const [, index, directory, baseName] = match
   return nameAt(Number(index), directory!, baseName!)
@@ -25,10 +25,16 @@ export function pathOf(name: string): string {
   return `${root}/segments/${storageId}/${String(slot.segmentId).padStart(10, '0')}`
 }
 
+/** Where the metadata of a file lies on every member. */
+export function metadataPathOf(name: string): string {
+  const { storePathIndex, directory, baseName } = decodeFileName(name)
+  return metadataNameOf(`${STORE_PATHS[storePathIndex]}/data/${directory}/${baseName}`)
+}
+
 /** Names of all files in files of their own. */
 export function plainNames(disk: SimDisk): string[] {
   const paths = STORE_PATHS.flatMap(path => disk.files(`${path}/data`))
-  return paths.filter(path => !path.endsWith('~sum')).flatMap(path => nameOf(path) ?? [])
+  return paths.filter(path => !/~|-m$/.test(path)).flatMap(path => nameOf(path) ?? [])
 }
 
 /** Names of all files in slots, whether their bytes are good or not. */
@@ -58,8 +64,11 @@ export function isGoodOn(disk: SimDisk, name: string, view: View): boolean {
   const bytes = disk.read(path, view)
   if (bytes === undefined) return false
   if (file.slot !== undefined) return stateOf(slotIn(bytes, file), file) === 'present'
-  if (bytes.length !== file.sizeBytes || crc32(bytes) !== file.crc32) return false
-  return !hasSidecar(file.sizeBytes) || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
+  // Of others than plain files only the sidecar says what they have to be.
+  const { sizeBytes = bytes.length } = file
+  if (file.sizeBytes !== undefined && (bytes.length !== sizeBytes || crc32(bytes) !== file.crc32)) return false
+  const isAlone = file.sizeBytes !== undefined && !hasSidecar(sizeBytes)
+  return isAlone || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
 }
 
 /** What is in the place of a file's slot, as far as the segment goes. */

@@ -23,6 +23,9 @@
  *     a disk that is replaced by an empty one                  is never lost if another member has a good copy; its
  *                                                              deletions may come undone where they were not replicated
  *
+ * Of names that may change a source ships what is new and nobody ships it for the source: what a bit or a replaced disk takes
+ * from a source is lost unless all of its peers had everything of that name.
+ *
  * Whatever happens: no wrong byte is served, and nobody says "not found" of a file that must be there. What "may be
  * lost" is known to the ledger as excused, file by file, at the moment the fault strikes.
  *
@@ -33,7 +36,8 @@ import { decodeRecord } from '../../protocol/binlog-record.ts'
 import { decodeFileName } from '../../protocol/file-id.ts'
 import type { Phase } from '../../store/phase.ts'
 import { sidecarPath } from '../../store/sidecar.ts'
-import { isGoodOn, pathOf, plainNames, slotNames } from './disk-view.ts'
+import { isLevel } from './changing-checkers.ts'
+import { isGoodOn, nameOf, pathOf, plainNames, slotNames } from './disk-view.ts'
 import type { Ledger } from './ledger.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { CLIENTS, DATA_DIRECTORY, type SimCluster, STORAGES, STORE_PATHS, TRACKERS } from './sim-cluster.ts'
@@ -193,10 +197,17 @@ const FAULTS = {
       [pathOf(name), sidecarPath(pathOf(name))].includes(path),
     )
     const good = names.filter(name => isGoodOn(disk, name, 'now'))
+    const changing = ledger.histories.filter(({ name }) => names.includes(name) || nameOf(path) === name)
+    for (const history of changing) {
+      // What its source cannot read any more, and a peer lacks, nobody gets.
+      const isSource = STORAGES.get(machine)!.storageId === history.source
+      if (isSource && !isLevel(cluster, ledger, history)) ledger.excuse(history.name)
+      ledger.spoil(machine, history.name)
+    }
     disk.flipBit(path, random)
     cluster.machine(machine).harmedMs = cluster.loop.nowMs
     const spoilt = good.filter(name => !isGoodOn(disk, name, 'now'))
-    const excused = spoilt.filter(name => !hasGoodCopy(cluster, machine, name))
+    const excused = spoilt.filter(name => isNamed(name) && !hasGoodCopy(cluster, machine, name))
     for (const name of excused) ledger.excuse(name)
     // Nobody mends a header yet: its file can be read elsewhere, but not be deleted.
     const isUnnamed = (name: string) => decodeFileName(name).slot !== undefined && !slotNames(disk).includes(name)
@@ -234,6 +245,7 @@ const FAULTS = {
     const { disk } = cluster.machine(machine)
     Object.assign(disk.faults, { misdirected: random.between(0.05, 0.3), misdirectedPath: /^\/store\d\/tmp/ })
     ledger.suspect(STORAGES.get(machine)!.storageId, untilMs)
+    ledger.suspectCopies(machine, untilMs)
     cluster.machine(machine).harmedMs = untilMs
     note(`writes of ${machine} go to the wrong place`)
     return () => {
@@ -247,8 +259,13 @@ const FAULTS = {
     note(`the disks of ${machine} are replaced by empty ones`)
     // A path that has vanished would have come back: what it holds is lost with the rest.
     for (const path of STORE_PATHS) disk.reappear(path)
-    for (const name of [...plainNames(disk), ...slotNames(disk)]) {
+    for (const name of [...plainNames(disk), ...slotNames(disk)].filter(isNamed)) {
       if (!hasGoodCopy(cluster, machine, name)) ledger.excuse(name)
+    }
+    for (const history of ledger.histories) {
+      if (STORAGES.get(machine)!.storageId !== history.source) continue
+      if (!isLevel(cluster, ledger, history)) ledger.excuse(history.name)
+      ledger.spoil(machine, history.name)
     }
     // Deletions that not all peers have applied are lost with it.
     for (const { name, source, state } of ledger.files) {
@@ -336,6 +353,11 @@ function hasGoodCopy(cluster: SimCluster, machine: string, name: string): boolea
       STORAGES.get(other)!.group === group &&
       isGoodOn(cluster.machine(other).disk, name, 'durable'),
   )
+}
+
+/** Whether a name says what its file is: of others, histories tell. */
+function isNamed(name: string): boolean {
+  return decodeFileName(name).sizeBytes !== undefined
 }
 
 function linesOf(bytes: Buffer | undefined): Set<string> {

@@ -4,6 +4,7 @@
  */
 import { crc32 } from '@node-rs/crc32'
 import { decodeFileName, parseFileId } from '../../protocol/file-id.ts'
+import { type FileState, History } from './history.ts'
 
 /** An acknowledged file. */
 export interface LedgerFile {
@@ -11,7 +12,7 @@ export interface LedgerFile {
   readonly name: string
   readonly group: string
   readonly source: number
-  readonly content: Content
+  readonly content: Content | NamedContent
   /** `present` until somebody asks for its deletion, `deleted` once that was acknowledged. */
   state: 'present' | 'deleting' | 'deleted'
   /** How many deletions have been asked for. */
@@ -24,19 +25,33 @@ export interface Content {
   readonly sizeBytes: number
 }
 
+/** Bytes of which only the name is known: those of an appender file when it became a plain one. */
+export interface NamedContent {
+  readonly sizeBytes: number
+  readonly crc32: number
+}
+
 export class Ledger {
   /** In the order of the acknowledgements. */
   readonly files: LedgerFile[] = []
   readonly #byName = new Map<string, LedgerFile>()
   readonly #excused = new Set<string>()
   readonly #suspects = new Map<number, number>()
+  /** Of names that may change. */
+  readonly histories: History[] = []
+  readonly #historyOf = new Map<string, History>()
+  /** Copies of them that a fault may have spoilt, as machine and name. */
+  readonly #spoilt = new Set<string>()
+  readonly #suspectCopies = new Map<string, number>()
+  #operations = 0
   uploads = 0
+  changes = 0
   downloads = 0
   deletes = 0
   failures = 0
 
   /** An upload was acknowledged. `begunMs` is when it was sent first. */
-  acknowledged(fileId: string, content: Content, begunMs: number): LedgerFile {
+  acknowledged(fileId: string, content: LedgerFile['content'], begunMs: number): LedgerFile {
     const { group, name } = parseFileId(fileId)
     const source = decodeFileName(name).storageId!
     const file: LedgerFile = { fileId, name, group, source, content, state: 'present', deletions: 0 }
@@ -50,6 +65,52 @@ export class Ledger {
 
   file(name: string): LedgerFile | undefined {
     return this.#byName.get(name)
+  }
+
+  /** Begins the history of a name that may change, with what is there. */
+  follow(fileId: string, kind: History['kind'], first: FileState, begunMs: number): History {
+    const { group, name } = parseFileId(fileId)
+    for (const [machine, untilMs] of this.#suspectCopies) if (begunMs <= untilMs) this.spoil(machine, name)
+    const source = decodeFileName(name).storageId!
+    const history = new History({ fileId, group, name, source, kind }, first)
+    this.histories.push(history)
+    this.#historyOf.set(name, history)
+    return history
+  }
+
+  /** Whether somebody was told of a file when it was made. */
+  isKnown(name: string): boolean {
+    const history = this.#historyOf.get(name)
+    return this.#byName.has(name) || (history !== undefined && history.kind !== 'slave')
+  }
+
+  history(name: string): History | undefined {
+    return this.#historyOf.get(name)
+  }
+
+  /** The number that the next operation stamps its bytes with. */
+  nextOperation(): number {
+    return ++this.#operations
+  }
+
+  /** A change may have been made, or was: by a source whose disk was not to be trusted while it was asked for? */
+  noteChange({ source, name }: History, begunMs: number): void {
+    if (begunMs <= (this.#suspects.get(source) ?? -1)) this.excuse(name)
+  }
+
+  /** A fault has spoilt what a machine has of a name that may change: nobody mends it, and it may not be served. */
+  spoil(machine: string, name: string): void {
+    this.#spoilt.add(`${machine} ${name}`)
+  }
+
+  /** A disk that silently writes wrong may spoil whatever a machine is given of such names until a moment. */
+  suspectCopies(machine: string, untilMs: number): void {
+    this.#suspectCopies.set(machine, Math.max(untilMs, this.#suspectCopies.get(machine) ?? 0))
+    for (const { name } of this.histories) this.spoil(machine, name)
+  }
+
+  isSpoilt(machine: string, name: string): boolean {
+    return this.#spoilt.has(`${machine} ${name}`)
   }
 
   /** A fault took the last good copy of a file, or the only record of it: it may be gone, or stay. Never wrong, though. */
@@ -69,6 +130,13 @@ export class Ledger {
   get excusedCount(): number {
     return this.#excused.size
   }
+}
+
+/** Whether bytes are those of a content from an offset on; of what only the name is known the whole is compared. */
+export function holds(content: LedgerFile['content'], bytes: Buffer, offset: number, until: number): boolean {
+  if ('number' in content) return bytes.equals(bytesOf(content).subarray(offset, until))
+  const isWhole = offset === 0 && until >= content.sizeBytes
+  return !isWhole || (bytes.length === content.sizeBytes && crc32(bytes) === content.crc32)
 }
 
 /** Makes the bytes of a content. */

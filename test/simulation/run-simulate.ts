@@ -42,6 +42,7 @@ const total = {
   uploads: 0,
   downloads: 0,
   deletes: 0,
+  changes: 0,
   reused: 0,
   faults: 0,
   excused: 0,
@@ -66,7 +67,7 @@ async function one(seed: number): Promise<void> {
   const outcome = await pool.run({ seed })
   total.seeds++
   total.faults += outcome.faults.length
-  for (const key of ['virtualMs', 'events', 'uploads', 'downloads', 'deletes', 'reused', 'excused'] as const)
+  for (const key of ['virtualMs', 'events', 'uploads', 'downloads', 'deletes', 'changes', 'reused', 'excused'] as const)
     total[key] += outcome[key]
   if (outcome.violation !== undefined) failed ??= outcome
   else if (seed % REPEATED_EVERY === 0) {
@@ -86,7 +87,7 @@ function report(): void {
   console.log(
     `${total.seeds} seeds, ${perMinute} a minute, ${Math.round(total.virtualMs / realMs)} virtual seconds a second; ` +
       `${total.events} events, ${total.faults} faults, ${total.uploads} uploads, ${total.downloads} downloads, ` +
-      `${total.deletes} deletes, ${total.reused} slots used again, ${total.excused} files excused`,
+      `${total.deletes} deletes, ${total.changes} changes, ${total.reused} slots used again, ${total.excused} files excused`,
   )
 }
 

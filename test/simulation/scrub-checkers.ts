@@ -1,10 +1,12 @@
 /** What the scrub owes: it never calls a good file bad, and finds every bad one that is there. */
 import { crc32 } from '@node-rs/crc32'
-import { decodeFileName } from '../../protocol/file-id.ts'
+import { decodeFileName, fileOfMetadata, metadataNameOf } from '../../protocol/file-id.ts'
+import { readInt64 } from '../../protocol/frame.ts'
+import { decodeMetadata } from '../../store/metadata-file.ts'
 import { hasSidecar, SIDECAR_HEADER_BYTES, sidecarPath } from '../../store/sidecar.ts'
 import { isDamagedHeaderOf, isHeaderOf, readSlotHeader, SLOT_HEADER_BYTES, stateOf } from '../../store/slot.ts'
 import { recordsOf, storageMachines } from './checkers.ts'
-import { isGoodOn, pathOf, sidecarOf, slotIn } from './disk-view.ts'
+import { isGoodOn, metadataPathOf, pathOf, sidecarOf, slotIn } from './disk-view.ts'
 import type { Machine, SimCluster } from './sim-cluster.ts'
 import type { SimDisk } from './sim-disk.ts'
 
@@ -13,8 +15,9 @@ type Wrong = (what: string) => void
 /** What was bad since the mending is known after so many passes. */
 const PASSES = 2
 
-/** In a sidecar's header, what nobody reads. */
+/** In a sidecar's header, what nobody reads, and the size of the file. */
 const RESERVED_BYTES = { from: 12, until: 16 }
+const SIZE_AT = 16
 
 /** Looks at each file that is called bad once, soon after. */
 export class ScrubChecker {
@@ -26,7 +29,9 @@ export class ScrubChecker {
         const key = `${machine} ${name}`
         if (this.#seen.has(key)) continue
         this.#seen.add(key)
-        if (isGoodOn(disk, name, 'now')) wrong(`${machine} calls ${name} bad (${part}), and it is good`)
+        const file = fileOfMetadata(name)
+        const isGood = file === undefined ? isGoodOn(disk, name, 'now') : !isBadMetadata(disk, file)
+        if (isGood) wrong(`${machine} calls ${name} bad (${part}), and it is good`)
       }
     }
   }
@@ -60,20 +65,31 @@ function badFiles(machine: Machine): string[] {
     if (op === 'C' || (op === 'c' && (token !== undefined || inSlot))) live.add(name)
     if (op === 'D' || op === 'd') live.delete(name)
   }
-  return [...live].filter(name =>
-    decodeFileName(name).slot === undefined ? isBadPlain(machine.disk, name) : isBadSlot(machine.disk, name),
+  const { disk } = machine
+  const files = [...live].filter(name =>
+    decodeFileName(name).slot === undefined ? isBadPlain(disk, name) : isBadSlot(disk, name),
   )
+  return [...files, ...[...live].filter(name => isBadMetadata(disk, name)).map(metadataNameOf)]
+}
+
+function isBadMetadata(disk: SimDisk, name: string): boolean {
+  const bytes = disk.read(metadataPathOf(name))
+  return bytes !== undefined && decodeMetadata(bytes) === undefined
 }
 
 function isBadPlain(disk: SimDisk, name: string): boolean {
   const { sizeBytes, crc32: sum } = decodeFileName(name)
-  const bytes = disk.read(pathOf(name))?.subarray(0, sizeBytes)
-  if (bytes === undefined) return false
-  if (bytes.length !== sizeBytes || crc32(bytes) !== sum) return true
-  if (!hasSidecar(sizeBytes)) return false
+  const whole = disk.read(pathOf(name))
+  if (whole === undefined) return false
+  const bytes = whole.subarray(0, sizeBytes)
+  if (sizeBytes !== undefined && (bytes.length !== sizeBytes || crc32(bytes) !== sum)) return true
+  if (sizeBytes !== undefined && !hasSidecar(sizeBytes)) return false
   const sidecar = disk.read(sidecarPath(pathOf(name)))
-  const expected = sidecarOf(bytes)
   if (sidecar === undefined || sidecar.length < SIDECAR_HEADER_BYTES) return true
+  // Of files that change only the sidecar says how long they are.
+  const size = sizeBytes ?? readInt64(sidecar, SIZE_AT)
+  if (size > bytes.length) return true
+  const expected = sidecarOf(bytes.subarray(0, size))
   sidecar.copy(expected, RESERVED_BYTES.from, RESERVED_BYTES.from, RESERVED_BYTES.until)
   return !sidecar.equals(expected)
 }

@@ -18,6 +18,7 @@ import type { RoleContext } from '../../runtime/role.ts'
 import { Timers } from '../../runtime/timers.ts'
 import type { Processes, World } from '../../runtime/world.ts'
 import type { Phase } from '../../store/phase.ts'
+import { Doors } from './doors.ts'
 import type { EventLoop } from './event-loop.ts'
 import { type Death, Life } from './life.ts'
 import type { SeededRandom } from './seeded-random.ts'
@@ -84,7 +85,7 @@ export interface ClusterEvents {
   /** A line of a process's log, of level error. */
   onError(machine: string, message: string, error: string | undefined): void
   /** A client may begin to work; it works until its life ends. */
-  onClient(machine: string, client: Client, life: Life): void
+  onClient(machine: string, doors: Doors, life: Life): void
 }
 
 export class SimCluster {
@@ -251,8 +252,8 @@ export class SimCluster {
 
   async #runClient({ name }: Machine, life: Life, { world, timers, prefix }: RoleContext): Promise<void> {
     const bus = await world.connectBus({ ...credentials('client'), name, waitForServer: true })
-    const client = new Client({ world, timers, bus, prefix, dataSecret: roleKey(SECRET, 'client') })
-    this.#events.onClient(name, client, life)
+    const parts = { world, timers, bus, prefix, dataSecret: roleKey(SECRET, 'client') }
+    this.#events.onClient(name, new Doors(new Client(parts), parts), life)
   }
 
   #context(machine: Machine, life: Life): RoleContext {

@@ -2,8 +2,10 @@
 import type { Client, Uploaded, UploadOptions } from '../../client/client.ts'
 import type { AckLevel, Receipt } from '../../protocol/ack.ts'
 import { DfsError, toDfsError } from '../../protocol/errors.ts'
+import { change, type Worker } from './changing-files.ts'
+import type { Doors } from './doors.ts'
 import type { EventLoop } from './event-loop.ts'
-import { bytesOf, type Ledger, type LedgerFile } from './ledger.ts'
+import { bytesOf, holds, type Ledger, type LedgerFile } from './ledger.ts'
 import type { Life } from './life.ts'
 import type { SeededRandom } from './seeded-random.ts'
 
@@ -35,6 +37,8 @@ const ACK_ATTEMPTS_MAX = 3
 export interface WorkloadContext {
   readonly loop: EventLoop
   readonly ledger: Ledger
+  /** The share of operations on names that may change. */
+  readonly changes: number
   /** Whether an operation is left out, to find the few that matter. */
   readonly isSkipped: (operation: string) => boolean
   readonly onViolation: (what: string) => void
@@ -53,18 +57,21 @@ export interface Acknowledged {
 /** Works until its life ends or `untilMs` is over. Operations of one client come one after another. */
 export async function work(
   context: WorkloadContext,
-  client: Client,
+  doors: Doors,
   life: Life,
   random: SeededRandom,
   untilMs: number,
 ): Promise<void> {
   const { loop } = context
+  const worker: Worker = { context, doors, life, own: [] }
   for (let i = 0; loop.nowMs < untilMs; i++) {
     const name = `${life.name} ${i}`
     // A stream of its own for each operation: leaving one out does not change what the others are.
     const own = random.fork(`operation ${i}`)
     await loop.sleep(own.between(0, PAUSE_MS_MAX), life, 'think')
-    if (!context.isSkipped(name)) await operate(context, client, life, own)
+    if (context.isSkipped(name)) continue
+    if (context.changes > 0 && own.chance(context.changes)) await change(worker, own)
+    else await operate(context, doors.client, life, own)
   }
 }
 
@@ -161,8 +168,8 @@ async function download(context: WorkloadContext, client: Client, life: Life, fi
   const length = whole ? undefined : 1 + random.below(sizeBytes)
   try {
     const bytes = await client.download(file.fileId, { offset, length })
-    const expected = bytesOf(file.content).subarray(offset, length === undefined ? sizeBytes : offset + length)
-    if (!bytes.equals(expected)) context.onViolation(`wrong bytes were served for ${file.fileId}`)
+    const until = length === undefined ? sizeBytes : offset + length
+    if (!holds(file.content, bytes, offset, until)) context.onViolation(`wrong bytes were served for ${file.fileId}`)
     loop.note(life.name, `downloaded ${file.fileId}`)
     ledger.downloads++
   } catch (error) {
@@ -212,9 +219,17 @@ function judgeMiss(context: WorkloadContext, life: Life, operation: string, file
 }
 
 /** What a cluster in trouble may answer. A server's bug, or a bad copy where good ones are, is not among it. */
-const ACCEPTABLE = ['unavailable', 'timeout', 'no_storage', 'no_space', 'busy', 'unknown_group', 'not_found']
+export const ACCEPTABLE: readonly string[] = [
+  'unavailable',
+  'timeout',
+  'no_storage',
+  'no_space',
+  'busy',
+  'unknown_group',
+  'not_found',
+]
 
-function fail(
+export function fail(
   { loop, ledger, onViolation }: Pick<WorkloadContext, 'loop' | 'ledger' | 'onViolation'>,
   life: Life,
   what: string,

@@ -332,6 +332,26 @@ describe('appender files of a store', function () {
     expect(await rejection(store.open(name))).to.have.property('code', 'corrupt')
   })
 
+  it('are not done again at a peer from before they came as a whole', async () => {
+    const source = await workshop.open('source', { storageId: OTHER_ID })
+    const name = await create(source.store, contentOf(100))
+    await write(source.store, name, contentOf(50, 2))
+    const file = decodeFileName(name)
+    const [created, appended] = (await recordsOf(source.store)).filter(({ op }) => op !== 'S')
+    const { store } = opened
+    const comes = async (record: BinlogRecord, previous: number, kind: 'appender' | 'part', content: Buffer) => {
+      const origin = { storageId: OTHER_ID, epoch: record.epoch, sequence: record.sequence }
+      const sent = await fill(await store.receive(0, content.length, kind), content)
+      await store.apply([{ shipped: { origin, previous, record, file }, content: sent }])
+    }
+    await comes(created!, 0, 'appender', contentOf(100))
+    await comes(appended!, created!.sequence, 'part', contentOf(50, 2))
+    // In a later epoch it is shipped as it is now, with changes of which no record will come.
+    await comes({ ...created!, epoch: 2 }, 0, 'appender', contentOf(200, 3))
+    const crashed = await workshop.open(await workshop.crash())
+    expect((await read(crashed.store, name))?.equals(contentOf(200, 3))).to.equal(true)
+  })
+
   it('tell of a file that is deleted while it is read, not of a bad one', async () => {
     const { store } = opened
     const name = await create(store, contentOf(2 * BLOCK_BYTES))

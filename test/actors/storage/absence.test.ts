@@ -120,6 +120,7 @@ describe('a file that a storage server does not have', function () {
     expect((await fetchFile(first, fileId)).toString()).to.equal('the peer has it')
     expect(await codeOf(info(first, fileId))).to.equal('none')
     expect(await codeOf(remove(first, fileId))).to.equal('unavailable')
+    expect(await codeOf(remove(await cluster.connect(2, 'client'), fileId))).to.equal('unavailable')
     expect((await fetchFile(await cluster.connect(2), fileId)).toString(), 'nothing is lost').to.equal(
       'the peer has it',
     )

@@ -1,0 +1,119 @@
+/**
+ * Requests to a member of the workload's choice, once and no more: the SDK goes to the source of a file if it can, and asks
+ * again what may have been done.
+ */
+import type { Client, ClientParts } from '../../client/client.ts'
+import {
+  readFileInfo,
+  readGroupAndName,
+  writeChange,
+  writeDownload,
+  writeGroupAndName,
+  writeSetMetadata,
+  writeSlave,
+} from '../../protocol/data-bodies.ts'
+import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
+import { COMMANDS } from '../../protocol/frame.ts'
+import { metadataOf, readMetadata, textsOf, writeMetadata } from '../../protocol/metadata.ts'
+import type { FrameClient } from '../../runtime/frame-client.ts'
+import { FramePool } from '../../runtime/frame-pool.ts'
+
+const CONNECT_MS = 2_000
+/** As the SDK's. */
+const TIMEOUTS = { idleMs: 20_000, headerMs: 10_000, bodyMs: 20_000 }
+const CONNECTIONS_MAX = 2
+const IDLE_MS_MAX = 30_000
+const PORT = 23000
+
+/** Where the workload's operations go: the SDK, or one member. All reject with a DfsError. */
+export type Door = Pick<
+  Client,
+  'append' | 'modify' | 'truncate' | 'regenerate' | 'setMetadata' | 'getMetadata' | 'delete' | 'info' | 'download'
+> & {
+  uploadSlave(masterId: string, bytes: Buffer, options: { prefix: string; extension: string }): Promise<unknown>
+}
+
+export class Doors {
+  readonly client: Client
+  readonly #pool: FramePool
+
+  constructor(client: Client, { world, timers, dataSecret }: ClientParts) {
+    this.client = client
+    this.#pool = new FramePool({
+      sockets: world.sockets,
+      clock: world.clock,
+      timers,
+      random: world.random,
+      connectMs: CONNECT_MS,
+      timeouts: TIMEOUTS,
+      proof: { role: 'client', key: dataSecret },
+      connectionsPerServerMax: CONNECTIONS_MAX,
+      idleMsMax: IDLE_MS_MAX,
+    })
+  }
+
+  /** The data port of a machine. */
+  of(machine: string): Door {
+    const connect = () => this.#pool.connection({ host: machine, port: PORT })
+    return doorOf(async (command, ...parts) => (await connect()).request(command, Buffer.concat(parts)), connect)
+  }
+}
+
+function doorOf(
+  ask: (command: number, ...parts: readonly Uint8Array[]) => Promise<Buffer>,
+  connect: () => Promise<FrameClient>,
+): Door {
+  const named = (fileId: string) => {
+    const { group, name } = parseFileId(fileId)
+    return writeGroupAndName(group, name)
+  }
+  return {
+    async append(fileId, bytes) {
+      const content = bytes as Buffer
+      await ask(COMMANDS.append, writeChange(parseFileId(fileId).name, content.length), content)
+    },
+    async modify(fileId, offset, bytes) {
+      const content = bytes as Buffer
+      await ask(COMMANDS.modify, writeChange(parseFileId(fileId).name, offset, content.length), content)
+    },
+    async truncate(fileId, sizeBytes) {
+      await ask(COMMANDS.truncate, writeChange(parseFileId(fileId).name, sizeBytes))
+    },
+    async regenerate(fileId) {
+      const answer = await ask(COMMANDS.regenerate, Buffer.from(parseFileId(fileId).name, 'latin1'))
+      return { fileId: formatFileId(readGroupAndName(answer)) }
+    },
+    async setMetadata(fileId, texts, { merge = false } = {}) {
+      const metadata = writeMetadata(metadataOf(texts))
+      await ask(COMMANDS.setMetadata, writeSetMetadata({ ...parseFileId(fileId), metadata, merges: merge }))
+    },
+    async getMetadata(fileId) {
+      return textsOf(readMetadata(await ask(COMMANDS.getMetadata, named(fileId))))
+    },
+    async delete(fileId) {
+      await ask(COMMANDS.deleteFile, named(fileId))
+    },
+    async info(fileId) {
+      const { sizeBytes, crc32 } = readFileInfo(await ask(COMMANDS.queryFileInfo, named(fileId)))
+      return { fileId, sizeBytes, crc32, createTimeS: 0, source: undefined }
+    },
+    async uploadSlave(masterId, bytes, { prefix, extension }) {
+      const head = writeSlave({ sizeBytes: bytes.length, prefix, extension }, parseFileId(masterId).name)
+      await ask(COMMANDS.uploadSlave, head, bytes)
+    },
+    async download(fileId, { offset = 0, length = 0 } = {}) {
+      const request = writeDownload({ ...parseFileId(fileId), offset, length })
+      const client = await connect()
+      return client.exchange(
+        COMMANDS.downloadFile,
+        request.length,
+        send => send([request]),
+        async (body, { lengthBytes }) => {
+          const content = Buffer.alloc(lengthBytes)
+          await body.readBody(content)
+          return content
+        },
+      )
+    },
+  }
+}

@@ -1,0 +1,100 @@
+/** A history that could not have been is told from one that could. */
+import { expect } from 'chai'
+import { type Apply, type Explains, History, NOTHING, stampedBytes, strangerIn, tell } from './history.ts'
+
+const adds =
+  (text: string): Apply =>
+  ({ content, metadata }) =>
+    content && { content: Buffer.concat([content, Buffer.from(text)]), metadata }
+const shows =
+  (text: string | undefined): Explains =>
+  ({ content }) =>
+    content?.toString() === text
+
+describe('the history of a name that may change', () => {
+  let history: History
+  const does = (text: string) => history.end(history.begin(`add ${text}`, adds(text)))
+  const begins = (text: string) => history.begin(`add ${text}`, adds(text))
+  const looks = (text: string | undefined) => {
+    const look = history.begin(`read ${text}`, () => undefined)
+    return () => history.refuse(look, shows(text))
+  }
+  const sees = (text: string | undefined) => looks(text)()
+  const wrong = () => {
+    const found = history.check()
+    return 'wrong' in found ? found.wrong : undefined
+  }
+  const states = () => {
+    const found = history.check()
+    return 'states' in found ? found.states.map(({ content }) => content?.toString()).sort() : found.wrong
+  }
+
+  beforeEach(() => {
+    const id = { fileId: 'group1/name', group: 'group1', name: 'name', source: 1, kind: 'appender' as const }
+    history = new History(id, { content: Buffer.from('0'), metadata: '' })
+  })
+
+  it('has what was acknowledged, in its order', () => {
+    does('a')
+    sees('0a')
+    does('b')
+    expect(states()).to.deep.equal(['0ab'])
+    sees('0a')
+    expect(wrong()).to.equal('read 0a: nothing explains that after 3 bytes () with {}')
+  })
+
+  it('may have what nobody was told of, at any time since, but not once and then no more', () => {
+    history.lose(begins('a'))
+    sees('0')
+    does('b')
+    expect(states()).to.deep.equal(['0ab', '0b', '0ba'])
+    sees('0ba')
+    expect(states()).to.deep.equal(['0ba'])
+    sees('0b')
+    expect(wrong()).to.match(/^read 0b: /)
+  })
+
+  it('has what is done at the same time in any order, and what is read meanwhile before it or after it', () => {
+    const [a, b] = [begins('a'), begins('b')]
+    const [early, late] = [looks('0b'), looks('0ba')]
+    history.end(b)
+    history.end(a)
+    late()
+    early()
+    expect(states()).to.deep.equal(['0ba'])
+    sees('0ab')
+    expect(wrong()).to.match(/^read 0ab: /)
+  })
+
+  it('has nothing of what was surely not done, and takes a refusal for a look', () => {
+    history.refuse(begins('a'), undefined)
+    expect(states()).to.deep.equal(['0'])
+    history.refuse(begins('b'), ({ content }) => content === undefined)
+    expect(wrong()).to.match(/^add b: /)
+  })
+
+  it('has no change of what is not there', () => {
+    history.end(history.begin('delete', () => NOTHING))
+    sees(undefined)
+    expect(states()).to.deep.equal([undefined])
+    does('a')
+    expect(wrong()).to.match(/^add a: nothing explains that after no file/)
+  })
+
+  it('is not used any more when the outcome of four operations is unknown', () => {
+    for (let i = 0; i < 4; i++) {
+      expect(history.isUsable).to.equal(true)
+      history.lose(begins(String(i)))
+    }
+    expect(history.isUsable).to.equal(false)
+  })
+
+  it('knows whose lines are whose, also where they were cut', () => {
+    const content = Buffer.concat([stampedBytes(3, 40).subarray(5), stampedBytes(46_000, 50), stampedBytes(4, 9)])
+    expect(tell({ content, metadata: 'a=1' })).to.equal('94 bytes (#3 16 #46000 48) with {a=1}')
+    history.writers.add(3)
+    expect(strangerIn(content, history)).to.equal(46_000)
+    history.writers.add(46_000)
+    expect(strangerIn(content, history)).to.equal(undefined)
+  })
+})
