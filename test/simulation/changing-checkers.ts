@@ -4,7 +4,7 @@ import { readMetadata, textsOf } from '../../protocol/metadata.ts'
 import { decodeMetadata } from '../../store/metadata-file.ts'
 import { SLOT_HEADER_BYTES } from '../../store/slot.ts'
 import { appliedOf, recordsOf, storageMachines } from './checkers.ts'
-import { isGoodOn, pathOf, slotIn } from './disk-view.ts'
+import { isGoodOn, metadataPathOf, pathOf, slotIn } from './disk-view.ts'
 import { type FileState, type History, isSame, metadataText, NOTHING, tell } from './history.ts'
 import type { Ledger } from './ledger.ts'
 import { type Machine, type SimCluster, STORAGES } from './sim-cluster.ts'
@@ -80,8 +80,8 @@ function membersOf(cluster: SimCluster, { group, source }: History): Machine[] {
 function stateOn({ disk }: Machine, { name }: History): FileState | string {
   const file = decodeFileName(name)
   const path = pathOf(name)
-  const { directory, baseName, storePathIndex, slot } = file
-  const besides = disk.read(`/store${storePathIndex}/data/${directory}/${baseName}-m`)
+  const { slot } = file
+  const besides = disk.read(metadataPathOf(name))
   const bytes = disk.read(path)
   const isThere = slot === undefined ? bytes !== undefined : isGoodOn(disk, name, 'now')
   if (!isThere) return besides === undefined ? NOTHING : ALONE

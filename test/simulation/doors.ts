@@ -37,7 +37,7 @@ export class Doors {
   readonly client: Client
   readonly #pool: FramePool
 
-  constructor(client: Client, { world, timers, dataSecret }: ClientParts) {
+  constructor(client: Client, { world, timers, dataSecret = '' }: ClientParts) {
     this.client = client
     this.#pool = new FramePool({
       sockets: world.sockets,
