@@ -17,7 +17,8 @@
  *               belong in an appender file, `s` in the slot that the name says, `r` the same where
  *               another file was before, `-` for none, `!` for a file that the source could not read and this member goes
  *               without
- *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source, else `-`
+ *     origin    of a lower-case record: `<storageId>:<epoch>:<sequence>` at its source; of an S: back to where the position of
+ *               a source has gone; else `-`
  *     uploadId  32 hex digits that make a repeated upload the same upload, or `-`
  *     check     CRC32C of the line before it, 8 hex digits
  *

@@ -15,10 +15,11 @@ import type { Recovery } from './recovery.ts'
 /** Records a start. `readEpoch` reads all records of an earlier epoch. Rejects with what the binlog rejects with. */
 export async function recordStart(
   binlog: Binlog,
-  { skipped, previousEpoch, orphans }: Pick<Recovery, 'skipped' | 'previousEpoch' | 'orphans'>,
+  { skipped, previousEpoch, orphans, setBack }: Pick<Recovery, 'skipped' | 'previousEpoch' | 'orphans' | 'setBack'>,
   readEpoch: (epoch: number) => AsyncGenerator<readonly ReadRecord[]>,
 ): Promise<void> {
   if (skipped > 0) await binlog.append(() => ({ op: 'S', name: '-' }))
+  await binlog.appendAll(() => setBack.map(origin => ({ op: 'S', name: '-', origin, timeMs: origin.timeMs })))
   if (previousEpoch !== undefined) {
     for await (const page of readEpoch(previousEpoch)) {
       // The file of an appender's creation is shipped as it is now: its changes tell nothing more.

@@ -33,6 +33,7 @@ import { type SegmentPlace, SlotCatalogue } from './slot-catalogue.ts'
 import { SlotOrphanSearch } from './slot-orphans.ts'
 import type { Stored } from './store.ts'
 import type { StorePath } from './store-path.ts'
+import { Unjudged } from './unjudged.ts'
 import { UPLOAD_IDS_MAX } from './upload-ids.ts'
 
 /** A checkpoint lies some 300 KiB behind the end, at most: one or two reads. */
@@ -60,6 +61,8 @@ export interface Recovery {
   /** All segments have to be counted: what was known of them is missing or damaged. */
   readonly uncounted: boolean
   readonly positions: Map<number, SourcePosition>
+  /** Those of them that lie before what was recorded. */
+  readonly setBack: readonly SourcePosition[]
   /** The last binlog file, open for the next record, and its length. */
   readonly file: DiskFile | undefined
   readonly fileBytes: number
@@ -90,6 +93,7 @@ export async function recover(
   const positions = new Map(checkpoint.positions.map(position => [position.storageId, position]))
   const missing = new Set<string>()
   const lastChanges = new LastChanges()
+  const unjudged = new Unjudged()
   const orphans = new OrphanSearch(storageId, checkpoint.timeMs)
   const found = await SlotCatalogue.read(disk, dataDirectory, epoch)
   const catalogue = found?.catalogue ?? new SlotCatalogue()
@@ -142,19 +146,15 @@ export async function recover(
       if (record.sequence > (found?.sequence ?? Number.POSITIVE_INFINITY)) recount(catalogue, record, identity, freed)
       redone++
       end = { sequence: record.sequence, timeMs: isShipped(record) ? record.timeMs : end.timeMs }
-      if (record.origin !== undefined)
-        positions.set(
-          record.origin.storageId,
-          positionAfter(positions.get(record.origin.storageId), {
-            origin: record.origin,
-            record,
-            lacksFile: record.lacksFile,
-          }),
-        )
+      const { origin, lacksFile } = record
+      const before = origin && positions.get(origin.storageId)
+      unjudged.note(record, before, isAway(record, storePaths))
+      if (origin !== undefined) positions.set(origin.storageId, positionAfter(before, { origin, record, lacksFile }))
     }
     last = { file, bytes }
   }
   await lastChanges.redo(disk, storePaths, missing)
+  for (const position of unjudged.positions) positions.set(position.storageId, position)
   // What was cut must stay cut.
   await last?.file.sync()
   if (!isCheckpointTrue) slotOrphans = await searchBehindAll(disk, directory, identity, checkpoint, onDoubt)
@@ -179,6 +179,7 @@ export async function recover(
     orphans: [...(await orphans.find(storePaths, end.sequence)), ...(await slotOrphans.find(storePaths))],
     slots: await slotOrphans.settled(storePaths, catalogue),
     positions,
+    setBack: unjudged.positions,
     file: last?.file,
     fileBytes: last?.bytes ?? 0,
     uploads: await lastUploads(disk, directory, epoch, end.sequence),
@@ -296,6 +297,13 @@ async function doubtAll(catalogue: SlotCatalogue, path: StorePath): Promise<void
     // The others go on, and until it is back no checkpoint says that anything was counted.
     path.fail(error as Error)
   }
+}
+
+/** Whether the disk of a record's file is not there. */
+function isAway({ op, name }: BinlogRecord, storePaths: ReadonlyMap<number, StorePath>): boolean {
+  if (op === 'S') return false
+  const path = storePaths.get(decodeFileName(name).storePathIndex)
+  return path === undefined || path.failure !== undefined
 }
 
 /** Does the effect of a record again, whatever of it was done before; returns what freeing its slot found. */

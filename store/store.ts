@@ -19,6 +19,7 @@ export type RecoveryReport = Omit<
   | 'file'
   | 'fileBytes'
   | 'positions'
+  | 'setBack'
   | 'uploads'
   | 'end'
   | 'lastSequence'

@@ -275,8 +275,9 @@ function ownFiles(machine: Machine): { live: Set<string>; deleted: Set<string> }
 /** How far a peer has surely applied a source's epoch. */
 export function appliedOf(peer: Machine, storageId: number, epoch: number): number {
   let applied = 0
-  for (const { origin } of recordsOf(peer, 'durable')) {
-    if (origin?.storageId === storageId && origin.epoch === epoch) applied = Math.max(applied, origin.sequence)
+  for (const { op, origin } of recordsOf(peer, 'durable')) {
+    if (origin?.storageId !== storageId || origin.epoch !== epoch) continue
+    applied = op === 'S' ? origin.sequence : Math.max(applied, origin.sequence)
   }
   const checkpoint = document(peer.disk.read(`${DATA_DIRECTORY}/checkpoint`, 'durable')) as
     | { positions: { storageId: number; epoch: number; sequence: number }[] }

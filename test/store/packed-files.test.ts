@@ -1,5 +1,6 @@
 /** Small files in a store: in slots of segments, from upload to deletion, on disks that fill up and fail. */
 import { readdirSync } from 'node:fs'
+import { mkdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import type { BinlogRecord } from '../../protocol/binlog-record.ts'
@@ -425,6 +426,37 @@ describe('packed files', () => {
       for (const [i, { shipped }] of all.entries()) {
         expect(await download(peer.store, shipped.record.name)).to.deep.equal(contentOf(100, i))
       }
+    })
+
+    it('of the last flush come again if their disk was away at the start, whatever is recorded meanwhile', async () => {
+      const paths = { storePaths: twoPaths() }
+      const two = await open('two', { ...paths, segmentFileBytesMax: 0 })
+      for (let i = 0; i < 2; i++) await upload(source, contentOf(100, i))
+      const all = await shipments()
+      const apply = (store: Store, from = 0) =>
+        store.apply(all.slice(from).map(({ shipped, slot }) => ({ shipped, content: slot })))
+      await apply(two.store)
+      expect(positionOf(two.store)).to.equal(2)
+      const away = join(workshop.path, 'away')
+      const copy = await workshop.crash('two')
+      await rename(paths.storePaths[0]!, away)
+      await mkdir(paths.storePaths[0]!)
+      const without = await open(copy, paths)
+      expect(positionOf(without.store), 'nobody can say whether their slots are durable').to.equal(0)
+      expect(await rejection(apply(without.store))).to.be.instanceOf(Error)
+      await upload(without.store, contentOf(7))
+      await without.close()
+
+      await rm(paths.storePaths[0]!, { recursive: true })
+      await rename(away, paths.storePaths[0]!)
+      const again = await open(copy, paths)
+      expect(positionOf(again.store)).to.equal(0)
+      await apply(again.store)
+      expect(positionOf(again.store)).to.equal(2)
+      for (const [i, { shipped }] of all.entries())
+        expect(await download(again.store, shipped.record.name)).to.deep.equal(contentOf(100, i))
+      await again.close()
+      expect(positionOf((await open(copy, paths)).store)).to.equal(2)
     })
 
     it('are never written over by one that takes their place in a later life of it', async () => {
