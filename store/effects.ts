@@ -50,6 +50,8 @@ export class Effects {
   change(path: StorePath, file: FileNameParts, sequence: number, change: AppenderChange): Promise<void> {
     const { appenders, log } = this.#parts
     return this.#do(async () => {
+      // What failed before is done again at a start, and this behind it: on what is half done it would find damage.
+      if (path.failure !== undefined) throw path.failure
       try {
         await appenders.change(path, file, sequence, change)
       } catch (error) {

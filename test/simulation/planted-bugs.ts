@@ -114,7 +114,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/scrub-file.js',
     find: 'return contentOf(slot, { sizeBytes: file.sizeBytes, crc32: file.crc32 }) === undefined ? BAD_SLOT : GOOD;',
     replace: 'return GOOD;',
-    seed: 104,
+    seed: 53,
   },
   {
     name: 'scrub-blames-files',
@@ -154,14 +154,14 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/last-changes.js',
     find: 'if (token !== undefined)\n                this.#metadata.set(name, token);',
     replace: 'if (token !== undefined && !this.#metadata.has(name)) this.#metadata.set(name, token);',
-    seed: 5,
+    seed: 101,
   },
   {
     name: 'metadata-before-source',
     about: 'a member acknowledges metadata before the source of the file has it',
     file: 'actors/storage/metadata.js',
-    find: 'await askSource(context, request, file, client => client.request(COMMANDS.setMetadata, body));',
-    replace: 'askSource(context, request, file, client => client.request(COMMANDS.setMetadata, body)).catch(() => {});',
-    seed: 5,
+    find: 'return { status: 0, parts: [await askSource(context, request, file, ask)] };',
+    replace: 'askSource(context, request, file, ask).catch(() => {}); return { status: 0 };',
+    seed: 7,
   },
 ]
