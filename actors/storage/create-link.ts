@@ -13,7 +13,7 @@ import { acknowledge, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, admitGroup, type PortContext } from './port-context.ts'
 import { admitUpload } from './upload-file.ts'
-import { askForMaster } from './upload-slave.ts'
+import { askFor, isElsewhere } from './upload-slave.ts'
 
 /** FastDFS's create link, 20: done by the source of the file, or of the master that the link is named after. */
 export async function createLink(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -37,8 +37,9 @@ export async function createLink(context: PortContext, request: FrameRequest): P
     throw new DfsError('not_supported', 'master and file have different sources, and the file may change')
   admitUpload(context, { extension }, undefined)
   if (slaveName !== undefined) {
-    if (!(await store.has(master))) await askForMaster(context, request, master)
-    if (await store.has(slaveName)) throw new DfsError('already_exists')
+    if (!(await store.has(master))) await askFor(context, request, master)
+    if ((await store.has(slaveName)) || (await isElsewhere(context, request, slaveName)))
+      throw new DfsError('already_exists')
   }
   const buffer = await blocks.acquire(file.slot?.slotBytes ?? BLOCK_BYTES)
   const stored = await store.copy(name, { slaveName, extension }, buffer).finally(() => blocks.release(buffer))

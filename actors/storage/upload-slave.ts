@@ -1,6 +1,6 @@
 /** Takes a slave file: it is named after its master, and kept by its master's source. */
 import { readSlaveFields, SLAVE_FIXED_BYTES, writeGroupAndName, writeSlave } from '../../protocol/data-bodies.ts'
-import { DfsError } from '../../protocol/errors.ts'
+import { DfsError, toDfsError } from '../../protocol/errors.ts'
 import { FILE_NAME_BYTES_MAX, slaveNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
@@ -26,8 +26,9 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   const refused = context.uploadsRefused()
   if (refused !== undefined) throw new DfsError('unavailable', refused)
   admitAck(context, undefined)
-  if (!(await store.has(master))) await askForMaster(context, request, master)
-  if (await store.has(name)) throw new DfsError('already_exists')
+  if (!(await store.has(master))) await askFor(context, request, master)
+  // A source that has lost its past may have made one, which its peers still hold.
+  if ((await store.has(name)) || (await isElsewhere(context, request, name))) throw new DfsError('already_exists')
   store.counters.total_upload_bytes += fields.sizeBytes
   const incoming = await store.receive(file.storePathIndex, fields.sizeBytes, 'slave')
   try {
@@ -45,8 +46,19 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   return answerChange(context, request, [writeGroupAndName(store.group, stored.name)])
 }
 
-/** Resolves if another member has the master, though its source does not. */
-export async function askForMaster(context: PortContext, request: FrameRequest, name: string): Promise<void> {
+/** Whether another member has a file that is not here. Rejects with `unavailable` if somebody may have it. */
+export function isElsewhere(context: PortContext, request: FrameRequest, name: string): Promise<boolean> {
+  return askFor(context, request, name).then(
+    () => true,
+    error => {
+      if (toDfsError(error).code !== 'not_found') throw error
+      return false
+    },
+  )
+}
+
+/** Resolves if another member has a file, though its source does not. */
+export async function askFor(context: PortContext, request: FrameRequest, name: string): Promise<void> {
   const body = writeGroupAndName(context.store.group, name)
   await askAbout(context, request, { name, file: admitFile(context, name) }, client =>
     client.request(COMMANDS.queryFileInfo, body),

@@ -328,7 +328,9 @@ async function tried(
     const { code } = toDfsError(error)
     const explains = refusals[code] ?? (code === 'not_found' ? isGone : undefined)
     operation.what = `${text} is refused with ${code}`
-    if (explains !== undefined && attempts === 0) history.refuse(operation, explains)
+    // Of a source that has lost its copy others tell, and they may be behind.
+    const seen = isReadable(ledger, history) ? explains : undefined
+    if (explains !== undefined && attempts === 0) history.refuse(operation, seen)
     else if (apply === undefined || (isUnsent(error) && attempts === 0)) history.refuse(operation, undefined)
     else {
       history.lose(operation)

@@ -2,7 +2,7 @@
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'chai'
-import { writeGroupAndName } from '../../../protocol/data-bodies.ts'
+import { readGroupAndName, writeGroupAndName, writeSlave } from '../../../protocol/data-bodies.ts'
 import { decodeFileName, encodeFileName, formatFileId, parseFileId, tailOf } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
@@ -12,6 +12,8 @@ import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts
 
 /** Long enough that what was made before lies in a second that is over. */
 const LATER_MS = 5_000
+
+const SLAVE = Buffer.from('slave')
 
 /** Beats, which members learn of each other by, come this many times sooner. */
 const HASTE = 4
@@ -135,6 +137,30 @@ describe('a file that a storage server does not have', function () {
     expect(await answers(1, neverMade(1)), 'everybody was asked').to.equal('not_found')
     await cluster.stopStorage(2)
     expect(await answers(1, fileId)).to.equal('unavailable')
+  })
+
+  it('is not made anew as a slave file by a source that has lost it, while a peer holds it', async () => {
+    await cluster.addStorage(1)
+    await cluster.addStorage(2)
+    const masterId = await upload('the master')
+    const makeSlave = async (prefix: string) => {
+      const head = writeSlave({ sizeBytes: 5, prefix, extension: 'txt' }, parseFileId(masterId).name)
+      const connection = await cluster.connect(1, 'client')
+      return formatFileId(
+        readGroupAndName(await connection.request(COMMANDS.uploadSlave, Buffer.concat([head, SLAVE]))),
+      )
+    }
+    const slaveId = await makeSlave('_a')
+    await synced(1, 2)
+    await loseData(1)
+    await cluster.addStorage(1)
+    await acquainted(1, 2)
+    expect(storeOf(1).epoch).to.equal(2)
+    expect(await codeOf(makeSlave('_a'))).to.equal('already_exists')
+    expect((await fetchFile(await cluster.connect(1), slaveId)).equals(SLAVE)).to.equal(true)
+    await makeSlave('_b')
+    await cluster.stopStorage(2)
+    expect(await codeOf(makeSlave('_c'))).to.equal('unavailable')
   })
 
   it('is "unavailable" while a tracker that has just started has not told of those whom the records name', async () => {
