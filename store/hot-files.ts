@@ -4,6 +4,8 @@
  * the file is deleted.
  */
 
+import { Oldest } from './oldest.ts'
+
 /** One file takes at most this part of the room: a few large ones must not drive all others out. */
 const SHARE_MAX = 1 / 64
 
@@ -16,6 +18,7 @@ export class HotFiles {
   readonly #bytesMax: number
   /** The next to go first. A file that is read does not move: a map that changes with each read costs more than the rest. */
   readonly #files = new Map<string, HotFile>()
+  readonly #oldest = new Oldest(this.#files)
   #bytes = 0
   #removals = 0
 
@@ -45,8 +48,9 @@ export class HotFiles {
     if (content.length > this.#bytesMax * SHARE_MAX) return
     this.#files.set(name, { content: Buffer.from(content), wasRead: false })
     this.#bytes += content.length
-    for (const [oldest, file] of this.#files) {
-      if (this.#bytes <= this.#bytesMax) return
+    while (this.#bytes > this.#bytesMax) {
+      const oldest = this.#oldest.next()!
+      const file = this.#files.get(oldest)!
       this.#files.delete(oldest)
       if (file.wasRead) {
         file.wasRead = false

@@ -3,6 +3,7 @@
  * is the same upload. Filled from the end of the binlog at start. Only the source knows them: a peer cannot say whether
  * the source has taken an upload back since.
  */
+import { Oldest } from './oldest.ts'
 import type { Stored } from './store.ts'
 
 /** Some minutes of the busiest server, 3 MiB of memory; a client gives up long before. */
@@ -14,6 +15,7 @@ export type Uploaded = Promise<Stored>
 export class UploadIds {
   /** Oldest first. */
   readonly #uploads = new Map<string, Uploaded>()
+  readonly #oldest = new Oldest(this.#uploads)
   readonly #isThere: (stored: Stored) => Promise<boolean>
 
   /** `isThere` says whether a file has not gone since. */
@@ -48,9 +50,6 @@ export class UploadIds {
     stored.catch(() => {
       if (this.#uploads.get(uploadId) === stored) this.#uploads.delete(uploadId)
     })
-    if (this.#uploads.size > UPLOAD_IDS_MAX) {
-      const oldest = this.#uploads.keys().next().value
-      if (oldest !== undefined) this.#uploads.delete(oldest)
-    }
+    if (this.#uploads.size > UPLOAD_IDS_MAX) this.#uploads.delete(this.#oldest.next()!)
   }
 }
