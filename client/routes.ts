@@ -116,7 +116,11 @@ export class Routes {
       return { answer: { servers, positions, source }, leaseMs: FETCH_LEASE_MS }
     })
     if (needed === undefined) return this.#best(servers)
-    const has = (id: number) => needed !== 'source' && positions.some(at => at.storageId === id && !isAfter(needed, at))
+    // Positions are those in the binlog of who orders the changes: of a change that another one has ordered, that one tells.
+    const has = (id: number) =>
+      needed !== 'source' &&
+      needed.source === source &&
+      positions.some(at => at.storageId === id && !isAfter(needed, at))
     const able = servers.filter(server => server.storageId === source || has(server.storageId))
     if (able.length === 0) throw new DfsError('unavailable', 'nobody can be asked who surely has the last change')
     return this.#best(able)

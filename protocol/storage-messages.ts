@@ -108,6 +108,9 @@ export const StorageReport = Type.Object({
   positions: Type.Array(SourcePosition, { maxItems: GROUP_MEMBERS_MAX }),
   /** What its peers lack of its own records, as far as it knows. */
   peers: Type.Optional(Type.Array(PeerBacklog, { maxItems: GROUP_MEMBERS_MAX })),
+  /** Sources whose changes it orders, itself among them, and since which term; left out if no files were ever in other hands. */
+  orders: Type.Optional(Type.Array(StorageIdSchema, { maxItems: GROUP_MEMBERS_MAX })),
+  term: Type.Optional(Count),
   counts: Type.Record(Type.String({ maxLength: 40 }), Type.Number()),
   /** What FastDFS calls StatBuff, by its names; see statistics.ts. What is left out is 0. */
   statistics: Type.Optional(Type.Record(Type.String({ maxLength: 40 }), Count)),

@@ -2,6 +2,7 @@
 import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
 import type { ListPage } from '../protocol/list-bodies.ts'
+import type { Succession } from '../protocol/orderer-messages.ts'
 import type { Counters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
@@ -167,6 +168,13 @@ export interface Store {
   readonly positions: readonly SourcePosition[]
   /** Says whose records of a source are taken: of the life that asks, if its epoch is new here. */
   settleSource(asking: SourceLife): Promise<SourceLife>
+  /**
+   * Who orders the changes of this source's files has changed, or may have: before records of another one who does are
+   * applied.
+   */
+  changeHands(succession: Succession | undefined): Promise<void>
+  /** Files that were changed here and by another member, and kept aside as they were. */
+  readonly asideCount: number
   /**
    * Applies records of a source that follow each other; they take effect in the order of the calls, and only once. The
    * contents belong to the store from here on; slots must not change before this is done. Rejects with `bad_request` if a

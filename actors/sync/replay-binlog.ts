@@ -1,4 +1,5 @@
 /** Ships one source's records, with their files, to one peer: from where the peer stands to where the binlog ends. */
+import { isAfter } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { decodeFileName, metadataNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
@@ -18,6 +19,7 @@ import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor, ReadRecord } from '../../store/binlog-reader.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import { encodeMetadata } from '../../store/metadata-file.ts'
+import type { Ordering } from '../../store/ordering.ts'
 import { readPieces } from '../../store/read-pieces.ts'
 import type { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
@@ -49,6 +51,7 @@ const PROGRESS_RECORDS = 500
 
 export interface ReplayContext {
   readonly store: Store
+  readonly ordering: Ordering
   readonly replicas: Replicas
   readonly blocks: BlockPool
   readonly pool: FramePool
@@ -65,9 +68,10 @@ export interface ReplayContext {
 
 /** Replays until the peer has everything that was durable when we looked last. Rejects on the first failure. */
 export async function replayBinlog(context: ReplayContext, peer: Peer, known: PeerMark | undefined): Promise<PeerMark> {
-  const { store, replicas } = context
+  const { store, replicas, ordering } = context
+  const term = ordering.term()
   const client = await context.pool.connection({ host: peer.ip, port: peer.port })
-  const { partial, ...starting } = await startingMark(context, client, known)
+  const { partial, shippedMax, ...starting } = await startingMark(context, client, peer, known, term)
   let mark: PeerMark = starting
   replicas.begin(peer.storageId, mark.sequence)
   const underWay: { sequence: number; records: number; done: Promise<unknown> }[] = []
@@ -111,17 +115,19 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
   const cursor = context.cursors.get(peer.storageId) ?? {}
   context.cursors.set(peer.storageId, cursor)
   try {
-    while (read < store.end.sequence) {
-      const until = store.end.sequence
+    while (read < Math.min(store.end.sequence, shippedMax)) {
+      const until = Math.min(store.end.sequence, shippedMax)
       // Each server ships its own records; what it applied for others is theirs to ship.
       const pages = store.ownEnd > read ? store.readRecordPages({ after: read, until }, cursor) : []
       for await (const page of pages) {
         const held = store.formerly.length > 0 ? await heldBy(store, client, page) : undefined
         for (const next of page) {
           const isHeld = held?.has(next.record.sequence)
-          if (!isShipped(next.record) || run.add(next, isHeld)) continue
+          if (!isShipped(next.record)) continue
+          const isPast = ordering.isPast(next.record)
+          if (!isPast && run.add(next, isHeld)) continue
           await shipRun()
-          if (run.add(next, isHeld)) continue
+          if (!isPast && run.add(next, isHeld)) continue
           const { done } = await shipOne(context, client, next, shipped, partial)
           await note(next.record.sequence, 1, done)
         }
@@ -132,6 +138,8 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       if (store.end.sequence - read < GATHER_RECORDS) await replicas.untilAwaited(GATHER_MS)
     }
     while (underWay.length > 0) await confirm()
+    if (read < store.end.sequence)
+      throw new DfsError('unavailable', 'the peer needs first what others have ordered of our files meanwhile')
     replicas.confirm(peer.storageId, read)
   } catch (error) {
     // The peer may have any part of what was under way: the next session asks it.
@@ -147,10 +155,15 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
 async function startingMark(
   context: ReplayContext,
   client: FrameClient,
+  peer: Peer,
   known: PeerMark | undefined,
-): Promise<PeerMark & { partial: PartialFile }> {
-  const { store } = context
-  const answer = await client.request(COMMANDS.syncPosition, writeSyncPosition(store))
+  term: number,
+): Promise<PeerMark & { partial: PartialFile; shippedMax: number }> {
+  const { store, ordering } = context
+  const { storageId, group, epoch, incarnation: ownIncarnation } = store
+  const { after, since } = ordering.takenBack ?? {}
+  const asking = { storageId, group, epoch, incarnation: ownIncarnation, term, other: after?.storageId ?? 0 }
+  const answer = await client.request(COMMANDS.syncPosition, writeSyncPosition(asking))
   if (answer.length !== SYNC_POSITION_REPLY_BYTES) throw new DfsError('bad_request', 'the peer answers in riddles')
   const position = readPeerPosition(answer)
   const { incarnation, source, partial } = position
@@ -165,7 +178,10 @@ async function startingMark(
   const applied = position.epoch === store.epoch ? position.sequence : 0
   // Behind the last record shipped lie only records of others: they need not be read again.
   const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied
-  return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied, partial }
+  // What others ordered of our files comes to everybody before what we did with them afterwards.
+  const waits = after !== undefined && peer.storageId !== after.storageId && isAfter(after, position.other)
+  const shippedMax = waits && since!.epoch === store.epoch ? since!.sequence : Number.POSITIVE_INFINITY
+  return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied, partial, shippedMax }
 }
 
 /** Ships a record that is a frame of its own; `done` resolves when it is durable at the peer. */
@@ -173,6 +189,7 @@ function shipOne(
   ...[context, client, next, previous, partial]: Parameters<typeof shipFile>
 ): Promise<{ done: Promise<unknown> }> {
   const { op, range } = next.record
+  if (context.ordering.isPast(next.record)) return shipWhole(context, client, next, previous)
   if (op === 'U') return shipMetadata(context, client, next, previous)
   if (range !== undefined) return shipRange(context, client, next, previous, range)
   return shipFile(context, client, next, previous, partial)
@@ -207,6 +224,30 @@ async function shipRange(
   const from = range.offset
   const source: BodySource = send => sendFile(context, name, file, { from, until }, head, send)
   return shipBytes(context, client, { head, bytes: until - from, source, file })
+}
+
+/**
+ * Ships a record that was made before the file was in other hands: with the whole file, as those have left it. A record
+ * whose file is not there any more is followed by the one that removed it.
+ */
+async function shipWhole(
+  context: ReplayContext,
+  client: FrameClient,
+  { record, line }: ReadRecord,
+  previous: number,
+): Promise<{ done: Promise<unknown> }> {
+  const { store } = context
+  const { name } = record
+  const file = isUnreadable(context, name)
+    ? undefined
+    : await store.open(name, 'once').catch(error => fail(context, name, error))
+  const content = file === undefined ? 'none' : 'whole'
+  const about = { storageId: store.storageId, content, previous, offset: 0, crc32: file?.crc32 ?? 0 } as const
+  const head = writeSyncRecord(about, line)
+  if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head) }
+  const until = file.sizeBytes
+  const source: BodySource = send => sendFile(context, name, file, { from: 0, until }, head, send)
+  return shipBytes(context, client, { head, bytes: until, source, file })
 }
 
 /** Ships a record with so many bytes of a file, and closes that. */

@@ -25,6 +25,7 @@ import {
   groupView,
   isReadable,
   OFFLINE_AFTER_MS,
+  ordererIn,
   peersOf,
   type RoleEntry,
   type StorageEntry,
@@ -280,7 +281,8 @@ function answerFor(
     const [next, candidates] = choose(id)
     if (candidates.length === 0) return [state, [{ do: 'refuse', to: replyTo, code: 'no_storage' }]]
     const file = decodeFileName(id.name)
-    const source = sourceIn(state.groups.get(id.group)!, file)
+    const members = state.groups.get(id.group)!
+    const source = ordererIn(members, sourceIn(members, file))
     const positions = candidates.flatMap(({ report: { storageId, positions } }) => {
       const at = positions.find(position => position.storageId === source)
       return at === undefined ? [] : [{ storageId, epoch: at.epoch, sequence: at.sequence }]
@@ -314,13 +316,13 @@ function readersOf(state: TrackerState, { group, name }: FileId): readonly Stora
   return [...rotate(sure, state.turns.fetch), ...members.filter(member => !sure.includes(member))]
 }
 
-/** The source first: it orders the changes of its files, and others would only pass them on. */
+/** First who orders the changes of the file, since others would only pass them on. */
 function orderersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
   const all = state.groups.get(group) ?? []
-  const source = sourceIn(all, decodeFileName(name))
+  const orderer = ordererIn(all, sourceIn(all, decodeFileName(name)))
   const members = all.filter(isReadable)
-  const isSource = (member: StorageEntry) => member.report.storageId === source
-  return [...members.filter(isSource), ...members.filter(member => !isSource(member))]
+  const isOrderer = (member: StorageEntry) => member.report.storageId === orderer
+  return [...members.filter(isOrderer), ...members.filter(member => !isOrderer(member))]
 }
 
 function locate(state: TrackerState, fileId: string, replyTo: ReplyTo<ReplyOf<typeof trackerLocate>>): TrackerStep {
