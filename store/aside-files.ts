@@ -8,7 +8,7 @@
  */
 import { join } from 'node:path'
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
-import { decodeFileName, metadataNameOf } from '../protocol/file-id.ts'
+import { decodeFileName, mayChange, metadataNameOf } from '../protocol/file-id.ts'
 import type { Log } from '../runtime/log.ts'
 import type { Clock, Disk } from '../runtime/world.ts'
 import { isShipped } from './binlog.ts'
@@ -114,5 +114,5 @@ export class AsideFiles {
 /** Whether a record changes what was under its name, or may have been. */
 function changes({ op, name }: BinlogRecord): boolean {
   if (op === 'S') return false
-  return op === 'U' || op === 'u' || decodeFileName(name).kind !== 'plain'
+  return op === 'U' || op === 'u' || mayChange(decodeFileName(name))
 }

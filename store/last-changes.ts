@@ -7,7 +7,7 @@
  *     redone                   C x       U x
  */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
-import { decodeFileName } from '../protocol/file-id.ts'
+import { decodeFileName, mayChange } from '../protocol/file-id.ts'
 import type { Disk } from '../runtime/world.ts'
 import { redoAppender } from './appender-files.ts'
 import { placeMetadata, removeMetadata } from './metadata-file.ts'
@@ -43,7 +43,7 @@ export class LastChanges {
       this.#appenders.set(name, changes)
       return true
     }
-    if (decodeFileName(name).kind === 'plain') return false
+    if (!mayChange(decodeFileName(name))) return false
     // One without a file says that it is there.
     if (token !== undefined || isDelete(record)) this.#wholes.set(name, record)
     return true

@@ -4,7 +4,7 @@
  */
 import { LINK_BYTES_MAX, LINK_FIXED_BYTES, readLink, writeGroupAndName } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { slaveNameOf } from '../../protocol/file-id.ts'
+import { mayChange, slaveNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
@@ -32,7 +32,7 @@ export async function createLink(context: PortContext, request: FrameRequest): P
   if (!isForUs(context, orderer)) return passOn(context, request, orderer, head)
   request.bodyTaken()
   // What such a file is now, only its own source knows.
-  const changes = file.kind === 'appender' || file.kind === 'slave'
+  const changes = mayChange(file)
   if (changes && !isForUs(context, file))
     throw new DfsError('not_supported', 'master and file have different sources, and the file may change')
   admitUpload(context, { extension }, undefined)

@@ -10,7 +10,7 @@
 
 import type { BinlogRecord } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { decodeFileName, type FileNameParts } from '../../protocol/file-id.ts'
+import { decodeFileName, type FileNameParts, mayChange } from '../../protocol/file-id.ts'
 import {
   type OrdererAnswer,
   type OrdererQuestion,
@@ -118,7 +118,7 @@ export class Orderers {
     if (successions.length === 0) return false
     const { storageId: own } = this.#parts.store
     const file = decodeFileName(name)
-    const storageId = file.kind === 'plain' ? undefined : this.#parts.sourceOf(file)
+    const storageId = mayChange(file) ? this.#parts.sourceOf(file) : undefined
     if (storageId === undefined) return false
     if (storageId !== own) return this.ordererOf(storageId) !== own
     const since = this.takenBack?.since
@@ -162,9 +162,9 @@ export class Orderers {
   }
 
   /** Whether this member may delete a file by itself. */
-  deletes({ kind, storageId }: FileNameParts): boolean {
+  deletes(file: FileNameParts): boolean {
     const own = this.#parts.store.storageId
-    return storageId === own && kind === 'plain' && this.ordererOf(own) === own
+    return file.storageId === own && !mayChange(file) && this.ordererOf(own) === own
   }
 
   /** Resolves when all changes that are under way are recorded. */

@@ -1,7 +1,7 @@
 /** The tracker: hears every beat, knows the groups, answers every question about where to go. */
 
 import { type ErrorCode, toDfsError } from '../../protocol/errors.ts'
-import { decodeFileName, type FileId, parseFileId } from '../../protocol/file-id.ts'
+import { decodeFileName, type FileId, mayChange, parseFileId } from '../../protocol/file-id.ts'
 import type { PayloadOf, ReplyOf, RequestOf } from '../../protocol/message.ts'
 import type { StorageReport, Welcome } from '../../protocol/storage-messages.ts'
 import type {
@@ -308,7 +308,7 @@ function ignoranceOf(state: TrackerState, nowMs: number): 'unknown_group' | 'no_
 function readersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
   const file = decodeFileName(name)
   // What is under its name may change, and the source is the first to know.
-  if (file.kind === 'slave' || file.kind === 'appender') return orderersOf(state, { group, name })
+  if (mayChange(file)) return orderersOf(state, { group, name })
   const all = state.groups.get(group) ?? []
   const members = all.filter(isReadable)
   const source = sourceIn(all, file)
