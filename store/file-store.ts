@@ -25,6 +25,7 @@ import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
 import { type FileKind, IncomingFile, isCached } from './incoming-file.ts'
 import { encodeMetadata, IncomingMetadata, readMetadataFile } from './metadata-file.ts'
+import { PartReader } from './part-reader.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
@@ -266,6 +267,10 @@ export class FileStore implements Store {
       await path.checkSound()
       return undefined
     }
+  }
+
+  openPart(file: FileNameParts, token: string): Promise<OpenFile | undefined> {
+    return PartReader.open(this.#disk, this.#paths.of(file).temporaryPath(token))
   }
 
   async readSlots(file: FileNameParts, target: Uint8Array): Promise<number> {

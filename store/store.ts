@@ -134,6 +134,8 @@ export interface Store {
   pack(slot: Buffer, upload: PackedUpload): Promise<Stored>
   /** Opens a file of its own by its name; undefined if it is not here. `once` is for who does not read it again soon. */
   open(name: string, times?: 'once'): Promise<OpenFile | undefined>
+  /** Opens what a record has written into an appender file; undefined if it waits there no more. */
+  openPart(file: FileNameParts, token: string): Promise<OpenFile | undefined>
   /** A file that was read lately. */
   cached(name: string): Buffer | undefined
   /** Reads a file that is in a segment, checked, into a buffer with room for its slot; undefined if it is not here. */
