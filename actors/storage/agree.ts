@@ -36,7 +36,7 @@ const UNSETTLED_MS = 250
 /** Members that say different things may be about to agree: after so many looks it is no more waited for. */
 const LOOKS_MIN = 3
 /** Who has not asked for so long is gone: a restart takes less. */
-const GONE_MS = 15_000
+const GONE_MS = 10_000
 
 /** An answer to `ask` needs one write at most. */
 const ASK_MS = 2_000
@@ -84,7 +84,7 @@ export class Agreement {
     while (!this.#stopped) {
       await this.#inTurn(() => this.#tend()).catch(error => this.#parts.log.debug({ err: error }, 'not settled'))
       if (this.#stopped) return
-      await this.#pause(this.#parts.orderers.settled === undefined ? UNSETTLED_MS : TEND_MS)
+      await this.#pause(this.#isAtHome ? TEND_MS : UNSETTLED_MS)
     }
   }
 
@@ -105,6 +105,12 @@ export class Agreement {
    */
   takeOver(source: number, isAlone: boolean): Promise<void> {
     return this.#inTurn(() => this.#takeOver(source, isAlone))
+  }
+
+  /** Whether everything is as it should be: settled, and this source orders its own files. */
+  get #isAtHome(): boolean {
+    const { orderers, store } = this.#parts
+    return orderers.settled !== undefined && orderers.ordererOf(store.storageId) === store.storageId
   }
 
   async #tend(): Promise<void> {
@@ -143,6 +149,8 @@ export class Agreement {
     const { orderers, store } = this.#parts
     const { storageId: source } = store
     const orderer = orderers.ordererOf(source)
+    // Its last records come only if it ships already: once it has promised the round, it begins nothing.
+    if (!orderers.hasSession(orderer)) return
     const [heard] = await this.#ask({ kind: 'ask', by: source, term: orderers.table.term }, ASK_MS, [orderer])
     if (heard === undefined) return
     const { sequence } = this.#positionOf(orderer, heard.end.epoch)

@@ -232,6 +232,11 @@ export class Orderers {
     this.#sessions.set(source, term)
   }
 
+  /** Whether a source ships to us under the term that is settled. */
+  hasSession(source: number): boolean {
+    return this.settled !== undefined && (this.#sessions.get(source) ?? 0) === this.settled
+  }
+
   /** Throws `unavailable` if a round has begun since a source said what it has settled. */
   admitSession(source: number): void {
     // Who has not said anything has missed all rounds, if there were any.
