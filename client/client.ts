@@ -31,7 +31,7 @@ import {
 import { COMMANDS, REQUEST_STATUS } from '../protocol/frame.ts'
 import type { ReplyOf } from '../protocol/message.ts'
 import { metadataOf, readMetadata, textsOf, writeMetadata } from '../protocol/metadata.ts'
-import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
+import { STORE_PATH_ANY, takeOver } from '../protocol/storage-messages.ts'
 import { type ServerAddress, trackerLocate, trackerStatus } from '../protocol/tracker-messages.ts'
 import type { Bus } from '../runtime/bus.ts'
 import { type BodySource, type FrameClient, receiveWhole } from '../runtime/frame-client.ts'
@@ -140,6 +140,9 @@ export interface ClientParts {
   /** The clients' data secret, as hex; who has none needs tickets, or does what FastDFS's clients may do. */
   readonly dataSecret: string | undefined
 }
+
+/** A take-over waits for what is under way at those who agree. */
+const TAKE_OVER_MS = 30_000
 
 export class Client {
   readonly #world: World
@@ -493,6 +496,15 @@ export class Client {
   /** The cluster as a tracker sees it. */
   status(): Promise<ReplyOf<typeof trackerStatus>> {
     return this.#routes.ask(trackerStatus, {})
+  }
+
+  /**
+   * Makes a storage server order the changes of the files of a source that is gone, until that is back; `alone` says that
+   * whoever else would have to agree is dead. For operators: needs their NATS credentials. Rejects with `still_in_use` if the
+   * source is not gone, with `unavailable` if too few members agree or one has more of its records.
+   */
+  takeOver(by: number, source: number, { alone = false } = {}): Promise<ReplyOf<typeof takeOver>> {
+    return this.#routes.ask(takeOver, { source, alone }, { id: `storage-${by}`, timeoutMs: TAKE_OVER_MS })
   }
 
   /** What a file id says, and who could serve it now. */

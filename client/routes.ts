@@ -183,13 +183,16 @@ export class Routes {
     this.#storages.clear()
   }
 
-  /** Asks the trackers. Rejects with a DfsError. */
-  async ask<D extends RequestDefinition>(definition: D, request: RequestOf<D>): Promise<ReplyOf<D>> {
-    const subject = subjectOf(definition, { prefix: this.#prefix })
+  /** Asks the trackers, or the actor with an id. Rejects with a DfsError. */
+  async ask<D extends RequestDefinition>(
+    definition: D,
+    request: RequestOf<D>,
+    { id, timeoutMs = TRACKER_TIMEOUT_MS }: { id?: string; timeoutMs?: number } = {},
+  ): Promise<ReplyOf<D>> {
+    const tokens = id === undefined ? {} : { id }
+    const subject = subjectOf(definition, { prefix: this.#prefix, ...tokens })
     try {
-      const reply = await this.#bus.request(subject, encode(request as object, 'msgpack'), {
-        timeoutMs: TRACKER_TIMEOUT_MS,
-      })
+      const reply = await this.#bus.request(subject, encode(request as object, 'msgpack'), { timeoutMs })
       const { value } = decode(reply.payload)
       if ('error' in value) {
         const { code, message } = (value as unknown as ErrorBody).error

@@ -173,6 +173,20 @@ export const actorStatus = defineRequest({
   errors: [],
 })
 
+export const takeOver = defineRequest({
+  name: 'storage.takeOver',
+  subject: 'actor.{id}.takeOver',
+  about:
+    'Makes exactly this storage server order the changes of the files of a source that is gone, until that is back; `id` is `storage-<storageId>`. For operators.',
+  request: Type.Object({
+    source: StorageIdSchema,
+    /** Whoever else would have to agree is dead: in a group of two somebody has to say so. */
+    alone: Type.Optional(Type.Boolean()),
+  }),
+  reply: Type.Object({ source: StorageIdSchema, orderer: StorageIdSchema, term: Count }),
+  errors: ['unknown_storage', 'still_in_use', 'busy', 'unavailable'],
+})
+
 /** How far one peer has been served. */
 export const SyncPeerReport = Type.Object({
   storageId: StorageIdSchema,

@@ -11,6 +11,7 @@ import {
   type StorageReport,
   storageBeat,
   storageStatus,
+  takeOver,
   Welcome,
 } from '../../protocol/storage-messages.ts'
 import { trackerJoin } from '../../protocol/tracker-messages.ts'
@@ -299,6 +300,11 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     serve(service, storageStatus, subjectOf(storageStatus, { prefix, group }), log, report)
     serve(service, actorStatus, subjectOf(actorStatus, { prefix, id: actorId }), log, report, {
       data: () => ({ ...statistics() }),
+    })
+    serve(service, takeOver, subjectOf(takeOver, { prefix, id: actorId }), log, async ({ source, alone }) => {
+      await agreement.takeOver(source, alone === true)
+      log.warn({ source, alone }, 'an operator has made us order the changes of a source that is gone')
+      return { source, orderer: storageId, term: orderers.table.term }
     })
     beatInbox = inbox
     bus = connected
