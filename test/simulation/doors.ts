@@ -2,7 +2,8 @@
  * Requests to a member of the workload's choice, once and no more: the SDK goes to the source of a file if it can, and asks
  * again what may have been done.
  */
-import type { Client, ClientParts } from '../../client/client.ts'
+import type { Client } from '../../client/client.ts'
+import type { ClientParts } from '../../client/servers.ts'
 import {
   readFileInfo,
   readGroupAndName,
