@@ -8,9 +8,6 @@ import { startSync } from '../../actors/sync/start-sync.ts'
 import { startTracker } from '../../actors/tracker/start-tracker.ts'
 import { Client } from '../../client/client.ts'
 import type { AckLevel } from '../../protocol/ack.ts'
-import { readGroupAndName, writeDownload, writeUploadFields } from '../../protocol/data-bodies.ts'
-import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
-import { COMMANDS } from '../../protocol/frame.ts'
 import { FrameClient } from '../../runtime/frame-client.ts'
 import { authenticate, roleKey } from '../../runtime/handshake.ts'
 import { silentLog } from '../../runtime/log.ts'
@@ -205,28 +202,6 @@ export class SmallCluster {
 
 function credentials(user: string) {
   return { servers: [], user, password: '', inboxPrefix: `_INBOX_${user}` }
-}
-
-/** Uploads a file to the storage server behind a connection; its id. */
-export async function uploadFile(connection: FrameClient, bytes: Buffer): Promise<string> {
-  const fields = writeUploadFields({ storePathIndex: 0xff, sizeBytes: bytes.length, extension: 'txt' })
-  const reply = await connection.request(COMMANDS.uploadFile, Buffer.concat([fields, bytes]))
-  return formatFileId(readGroupAndName(reply))
-}
-
-/** Downloads a file, or a range of it, over a connection. */
-export async function fetchFile(connection: FrameClient, fileId: string, offset = 0, length = 0): Promise<Buffer> {
-  const request = writeDownload({ ...parseFileId(fileId), offset, length })
-  return connection.exchange(
-    COMMANDS.downloadFile,
-    request.length,
-    send => send([request]),
-    async (body, { lengthBytes }) => {
-      const bytes = Buffer.alloc(lengthBytes)
-      await body.readBody(bytes)
-      return bytes
-    },
-  )
 }
 
 /** The code that work fails with, or `none`. */

@@ -7,8 +7,9 @@ import { decodeFileName, encodeFileName, formatFileId, parseFileId, tailOf } fro
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
 import { realWorld } from '../../../runtime/real-world.ts'
+import { fetchFile, uploadFile } from '../../data-port.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 /** Long enough that what was made before lies in a second that is over. */
 const LATER_MS = 5_000

@@ -6,8 +6,9 @@ import { readChanged, writeSetMetadata } from '../../../protocol/data-bodies.ts'
 import { parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS, REQUEST_STATUS } from '../../../protocol/frame.ts'
 import { writeMetadata } from '../../../protocol/metadata.ts'
+import { uploadFile } from '../../data-port.ts'
 import { until } from '../../until.ts'
-import { codeOf, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 describe('a read', function () {
   this.timeout(40_000)
