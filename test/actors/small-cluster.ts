@@ -1,4 +1,7 @@
-/** A tracker and storage servers in this process: real disks and sockets, the bus in memory, sync started when wanted. */
+/**
+ * A tracker and storage servers in this process: real disks and sockets, a quick clock, the bus in
+ * memory, sync started when wanted.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,6 +19,7 @@ import { realWorld } from '../../runtime/real-world.ts'
 import type { RoleContext, RunningRole } from '../../runtime/role.ts'
 import { Timers } from '../../runtime/timers.ts'
 import type { Endpoint, World } from '../../runtime/world.ts'
+import { quickClock } from '../quick-clock.ts'
 import { until } from '../until.ts'
 
 const SECRET = 'ab'.repeat(32)
@@ -47,14 +51,14 @@ export class SmallCluster {
   readonly #clients: { close(): void | Promise<void> }[] = []
 
   private constructor(parts: Partial<World>) {
-    const given = { ...realWorld(), ...parts }
+    const given = { ...realWorld(), clock: quickClock(), ...parts }
     const timers = new Timers(given.clock)
     this.broker = new MemoryBroker(timers, given.random)
     const world: World = { ...given, connectBus: this.broker.connector() }
     this.context = { world, timers, log: silentLog(), prefix: 'dfs', version: '0.0.0' }
   }
 
-  /** Starts a tracker; `parts` replaces parts of the real World. */
+  /** Starts a tracker; `parts` replaces parts of this World. */
   static async start(parts: Partial<World> = {}): Promise<SmallCluster> {
     const cluster = new SmallCluster(parts)
     await cluster.startTracker()

@@ -6,8 +6,8 @@ import { readGroupAndName, writeGroupAndName, writeSlave } from '../../../protoc
 import { decodeFileName, encodeFileName, formatFileId, parseFileId, tailOf } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
-import { realWorld } from '../../../runtime/real-world.ts'
 import { fetchFile, uploadFile } from '../../data-port.ts'
+import { quickClock } from '../../quick-clock.ts'
 import { until } from '../../until.ts'
 import { codeOf, SmallCluster } from '../small-cluster.ts'
 
@@ -16,25 +16,15 @@ const LATER_MS = 5_000
 
 const SLAVE = Buffer.from('slave')
 
-/** Beats, which members learn of each other by, come this many times sooner. */
-const HASTE = 4
-
 describe('a file that a storage server does not have', function () {
   this.timeout(30_000)
   let cluster: SmallCluster
   let aheadMs: number
 
   beforeEach(async () => {
-    const { clock } = realWorld()
+    const clock = quickClock()
     aheadMs = 0
-    cluster = await SmallCluster.start({
-      clock: {
-        wallMs: () => clock.wallMs() + aheadMs,
-        monotonicMs: () => clock.monotonicMs() * HASTE,
-        alarm: (delayMs, ring) => clock.alarm(delayMs / HASTE, ring),
-        turn: () => clock.turn(),
-      },
-    })
+    cluster = await SmallCluster.start({ clock: { ...clock, wallMs: () => clock.wallMs() + aheadMs } })
   })
   afterEach(() => cluster.remove())
 

@@ -38,7 +38,7 @@ describe('a read', function () {
   /** What a read comes to: its text, or the code it is tried again for. */
   async function outcome(read: (options: object) => Promise<unknown>, consistency: Consistency): Promise<string> {
     const codes: string[] = []
-    const signal = AbortSignal.timeout(700)
+    const signal = AbortSignal.timeout(250)
     try {
       const found = await read({
         consistency,
