@@ -3,10 +3,8 @@ import { promises as fs } from 'node:fs'
 import { join } from 'node:path'
 import { type Consistency, type DownloadOptions, LocalError } from '../client/index.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
-import { realWorld } from '../runtime/real-world.ts'
-import { Timers } from '../runtime/timers.ts'
 import { DONE, OutputClosed, printJson, printLine, UsageError } from './output.ts'
-import { TransferProgress } from './progress.ts'
+import { commandProgress } from './progress.ts'
 import { type ClusterFlags, retryNotes, type Session } from './session.ts'
 
 export interface DownloadFlags extends ClusterFlags {
@@ -28,13 +26,7 @@ export async function download(session: Session, fileId: string, flags: Download
   if (flags.continue && (isRange || toStdout)) throw new UsageError('--continue is for a whole file into a file')
   if (flags.json && toStdout) throw new UsageError('--json and the file cannot both go to standard output')
   const { path, direct } = toStdout ? { path: STDOUT, direct: true } : await targetOf(fileId, output)
-  const { clock } = realWorld()
-  const progress = new TransferProgress({
-    clock,
-    timers: new Timers(clock),
-    output: process.stderr,
-    quiet: flags.quiet === true,
-  })
+  const progress = commandProgress(flags.quiet)
   const note = (line: string) => progress.aside(() => flags.quiet || process.stderr.write(line))
   const options: DownloadOptions = {
     offset,

@@ -4,7 +4,8 @@
  */
 import cliProgress from 'cli-progress'
 import type { Progress } from '../client/index.ts'
-import type { Timers } from '../runtime/timers.ts'
+import { realWorld } from '../runtime/real-world.ts'
+import { Timers } from '../runtime/timers.ts'
 import type { Cancel, Clock } from '../runtime/world.ts'
 import { formatBytes, formatSeconds } from './output.ts'
 
@@ -36,6 +37,12 @@ export interface ProgressOptions {
 interface Sample {
   readonly atMs: number
   readonly bytes: number
+}
+
+/** Of a command, on its stderr. */
+export function commandProgress(quiet = false, totalBytes?: number): TransferProgress {
+  const { clock } = realWorld()
+  return new TransferProgress({ clock, timers: new Timers(clock), output: process.stderr, quiet, totalBytes })
 }
 
 export class TransferProgress {

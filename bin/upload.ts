@@ -2,10 +2,8 @@
 import { type Dirent, promises as fs } from 'node:fs'
 import { join } from 'node:path'
 import { type AckLevel, LocalError, type UploadInput } from '../client/index.ts'
-import { realWorld } from '../runtime/real-world.ts'
-import { Timers } from '../runtime/timers.ts'
 import { eachInOrder, printJson, printLine, UsageError } from './output.ts'
-import { TransferProgress } from './progress.ts'
+import { commandProgress } from './progress.ts'
 import { type ClusterFlags, retryNotes, type Session } from './session.ts'
 
 export interface UploadFlags extends ClusterFlags {
@@ -36,14 +34,7 @@ export async function upload(
   // A producer that says nothing must not keep us after Ctrl-C.
   if (stdins === 1) signal.addEventListener('abort', () => process.stdin.destroy())
   const files = await findFiles(paths, flags.recursive === true)
-  const { clock } = realWorld()
-  const progress = new TransferProgress({
-    clock,
-    timers: new Timers(clock),
-    output: process.stderr,
-    quiet: flags.quiet === true,
-    totalBytes: totalOf(files),
-  })
+  const progress = commandProgress(flags.quiet, totalOf(files))
   const noteRetry = retryNotes(line => progress.aside(() => flags.quiet || process.stderr.write(line)))
   try {
     return await eachInOrder(

@@ -3,8 +3,9 @@ import { crc32 } from '@node-rs/crc32'
 import { DfsError, toDfsError } from '../protocol/errors.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
-import type { Client, ReadOptions, TransferOptions } from './client.ts'
+import type { Client } from './client.ts'
 import { LocalError } from './retry.ts'
+import type { ReadOptions, TransferOptions } from './servers.ts'
 import { PIECE_BYTES } from './upload-source.ts'
 
 export async function writeFile(

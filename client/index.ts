@@ -3,22 +3,13 @@ export type { AckLevel, Receipt } from '../protocol/ack.ts'
 export { antiLeechToken, type TokenSecret } from '../protocol/anti-leech.ts'
 export { DfsError, ERRORS, type ErrorCode } from '../protocol/errors.ts'
 export type { Credentials } from '../runtime/secrets.ts'
-export {
-  Client,
-  type DownloadOptions,
-  type FileDetails,
-  type LinkOptions,
-  type Progress,
-  type ReadOptions,
-  type RequestOptions,
-  type Sink,
-  type TransferOptions,
-  type Uploaded,
-  type UploadOptions,
-} from './client.ts'
+export { Client, type LinkOptions } from './client.ts'
 export { type ConnectOptions, connect } from './connect.ts'
 export type { FilePage, ListedFile, ListOptions } from './list-files.ts'
 export { CONSISTENCIES, type Consistency } from './own-changes.ts'
+export type { DownloadOptions, FileDetails, Sink } from './read-file.ts'
 export { LocalError } from './retry.ts'
+export type { Progress, ReadOptions, RequestOptions, TransferOptions } from './servers.ts'
 export { type SyncLag, syncLags } from './sync-lag.ts'
+export type { Uploaded, UploadOptions } from './upload.ts'
 export type { UploadInput } from './upload-source.ts'

@@ -39,6 +39,14 @@ interface Route<T> {
   readonly untilMs: number
 }
 
+/** Where a new file is to go. */
+export interface PlacementOptions {
+  /** A group by name. */
+  readonly group?: string | undefined
+  /** Files with the same key go to the same group. */
+  readonly key?: string | undefined
+}
+
 /** Where an upload may go, the best first. */
 export interface UploadRoute {
   readonly group: string
@@ -80,13 +88,14 @@ export class Routes {
   }
 
   /** Where to upload to. An upload that one server has already stays with it: nobody else knows its id. */
-  async forUpload(request: RequestOf<typeof queryStore>, uploadId: string): Promise<UploadRoute> {
+  async forUpload(options: PlacementOptions, uploadId: string): Promise<UploadRoute> {
     const kept = this.#kept.get(uploadId)
-    const wanted: typeof request = kept === undefined ? request : { group: kept.group }
-    const key = JSON.stringify([wanted.group, wanted.key])
-    const route = await this.#cached(this.#uploads, key, async () => {
-      const uploadIds = this.#ownIds()
-      const { group, servers, leaseMs, ticket } = await this.ask(queryStore, { ...wanted, uploadIds })
+    const wanted: PlacementOptions = kept ?? options
+    const route = await this.#cached(this.#uploads, JSON.stringify([wanted.group, wanted.key]), async () => {
+      const request: RequestOf<typeof queryStore> = { uploadIds: this.#ownIds() }
+      if (wanted.group !== undefined) request.group = wanted.group
+      if (wanted.key !== undefined) request.key = wanted.key
+      const { group, servers, leaseMs, ticket } = await this.ask(queryStore, request)
       this.#tickets.keep(uploadPurpose(group), ticket)
       return { answer: { group, servers, needsTicket: ticket !== undefined }, leaseMs }
     })

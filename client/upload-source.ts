@@ -1,7 +1,9 @@
 /** Where the bytes of an upload come from: something at hand or in a file, or a stream that comes but once. */
 import { crc32 } from '@node-rs/crc32'
+import { extensionOf } from '../protocol/file-id.ts'
 import type { Disk } from '../runtime/world.ts'
 import { LocalError } from './retry.ts'
+import type { TransferOptions } from './servers.ts'
 
 /** Read from a file, or collected from a stream, at a time. */
 export const PIECE_BYTES = 256 * 1024
@@ -25,6 +27,26 @@ export async function openSource(disk: Disk, input: UploadInput): Promise<Upload
   if (typeof input === 'string') return fileSource(disk, input)
   if (input instanceof Uint8Array) return bytesSource(input)
   return streamSource(input)
+}
+
+/** The extension of what is uploaded, unless given that of its path; none of what has no path. */
+export function extensionFor(input: UploadInput, { extension }: { extension?: string | undefined }): string {
+  return extension ?? (typeof input === 'string' ? extensionOf(input) : '')
+}
+
+/** Sends all pieces, until somebody says that it is enough, and tells how far they have come. */
+export function sendPieces(
+  source: UploadSource,
+  { signal, onProgress }: TransferOptions,
+  send: (piece: Uint8Array) => Promise<void>,
+): Promise<{ crc32: number; sizeBytes: number }> {
+  let bytes = 0
+  return source.send(async piece => {
+    signal?.throwIfAborted()
+    await send(piece)
+    bytes += piece.length
+    onProgress?.({ bytes, totalBytes: source.sizeBytes })
+  })
 }
 
 function bytesSource(bytes: Uint8Array): UploadSource {

@@ -10,7 +10,8 @@ import { crc32 } from '@node-rs/crc32'
 import { expect } from 'chai'
 import type { Client } from '../client/client.ts'
 import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
-import { fetchFile, SmallCluster } from './actors/small-cluster.ts'
+import { SmallCluster } from './actors/small-cluster.ts'
+import { fetchFile } from './data-port.ts'
 import { until } from './until.ts'
 
 const require = createRequire(import.meta.url)

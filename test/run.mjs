@@ -11,8 +11,8 @@ const TEST_TIMEOUT_MS = 60_000
 const TEST_SLOW_MS = 1_000
 /** How long the process may live on after the last test. */
 const END_LIMIT_MS = 30_000
-/** The simulation works in memory and waits for nothing; most other tests wait for processes. Beside each other they take half the time. */
-const SIMULATION = 'dist/test/simulation/*.test.js'
+/** These calculate, or start programs that do, and take as long as all others, which mostly wait: beside each other both take half the time. */
+const CALCULATING = ['dist/test/simulation/*.test.js', 'dist/test/bin/*.test.js']
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const modules = join(root, 'node_modules')
@@ -24,8 +24,8 @@ if (existsSync(join(root, 'dist', '.built'))) report('types', true)
 else check('types', join(modules, 'typescript', 'bin', 'tsc'), ['--noEmit'])
 const args = process.argv.slice(2)
 await Promise.all([
-  runMocha([...args, '--ignore', SIMULATION, 'dist/test/**/*.test.js'], 'inherit'),
-  runMocha([...args, SIMULATION], 'pipe'),
+  runMocha([...args, ...CALCULATING.flatMap(path => ['--ignore', path]), 'dist/test/**/*.test.js'], 'inherit'),
+  runMocha([...args, ...CALCULATING], 'pipe'),
 ])
 
 const skipped = total.skipped > 0 ? `, ${total.skipped} skipped` : ''

@@ -1,5 +1,7 @@
 /** Files by NATS message: each request is answered through the same client that everybody uses. */
-import type { Client, FileDetails, UploadOptions } from '../../client/client.ts'
+import type { Client } from '../../client/client.ts'
+import type { FileDetails } from '../../client/read-file.ts'
+import type { UploadOptions } from '../../client/upload.ts'
 import { ACK_LEVELS } from '../../protocol/ack.ts'
 import { encode } from '../../protocol/codec.ts'
 import { DfsError } from '../../protocol/errors.ts'

@@ -1,4 +1,7 @@
-/** A tracker and storage servers in this process: real disks and sockets, the bus in memory, sync started when wanted. */
+/**
+ * A tracker and storage servers in this process: real disks and sockets, a quick clock, the bus in
+ * memory, sync started when wanted.
+ */
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -8,9 +11,6 @@ import { startSync } from '../../actors/sync/start-sync.ts'
 import { startTracker } from '../../actors/tracker/start-tracker.ts'
 import { Client } from '../../client/client.ts'
 import type { AckLevel } from '../../protocol/ack.ts'
-import { readGroupAndName, writeDownload, writeUploadFields } from '../../protocol/data-bodies.ts'
-import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
-import { COMMANDS } from '../../protocol/frame.ts'
 import { FrameClient } from '../../runtime/frame-client.ts'
 import { authenticate, roleKey } from '../../runtime/handshake.ts'
 import { silentLog } from '../../runtime/log.ts'
@@ -19,6 +19,7 @@ import { realWorld } from '../../runtime/real-world.ts'
 import type { RoleContext, RunningRole } from '../../runtime/role.ts'
 import { Timers } from '../../runtime/timers.ts'
 import type { Endpoint, World } from '../../runtime/world.ts'
+import { quickClock } from '../quick-clock.ts'
 import { until } from '../until.ts'
 
 const SECRET = 'ab'.repeat(32)
@@ -50,14 +51,14 @@ export class SmallCluster {
   readonly #clients: { close(): void | Promise<void> }[] = []
 
   private constructor(parts: Partial<World>) {
-    const given = { ...realWorld(), ...parts }
+    const given = { ...realWorld(), clock: quickClock(), ...parts }
     const timers = new Timers(given.clock)
     this.broker = new MemoryBroker(timers, given.random)
     const world: World = { ...given, connectBus: this.broker.connector() }
     this.context = { world, timers, log: silentLog(), prefix: 'dfs', version: '0.0.0' }
   }
 
-  /** Starts a tracker; `parts` replaces parts of the real World. */
+  /** Starts a tracker; `parts` replaces parts of this World. */
   static async start(parts: Partial<World> = {}): Promise<SmallCluster> {
     const cluster = new SmallCluster(parts)
     await cluster.startTracker()
@@ -206,28 +207,6 @@ export class SmallCluster {
 
 function credentials(user: string) {
   return { servers: [], user, password: '', inboxPrefix: `_INBOX_${user}` }
-}
-
-/** Uploads a file to the storage server behind a connection; its id. */
-export async function uploadFile(connection: FrameClient, bytes: Buffer): Promise<string> {
-  const fields = writeUploadFields({ storePathIndex: 0xff, sizeBytes: bytes.length, extension: 'txt' })
-  const reply = await connection.request(COMMANDS.uploadFile, Buffer.concat([fields, bytes]))
-  return formatFileId(readGroupAndName(reply))
-}
-
-/** Downloads a file, or a range of it, over a connection. */
-export async function fetchFile(connection: FrameClient, fileId: string, offset = 0, length = 0): Promise<Buffer> {
-  const request = writeDownload({ ...parseFileId(fileId), offset, length })
-  return connection.exchange(
-    COMMANDS.downloadFile,
-    request.length,
-    send => send([request]),
-    async (body, { lengthBytes }) => {
-      const bytes = Buffer.alloc(lengthBytes)
-      await body.readBody(bytes)
-      return bytes
-    },
-  )
 }
 
 /** The code that work fails with, or `none`. */

@@ -47,7 +47,7 @@ describe('the dfs command', () => {
   })
 
   function run(args: readonly string[], options: RunOptions = {}): Promise<Ended> {
-    const child = spawn(process.execPath, ['--enable-source-maps', PROGRAM, ...args], {
+    const child = spawn(process.execPath, [PROGRAM, ...args], {
       cwd: directory,
       env: options.environment ?? cluster.environment,
       stdio: ['pipe', 'pipe', 'pipe'],

@@ -58,7 +58,7 @@ describe('roles that are started from configuration files of FastDFS', function 
 
   /** Starts a role and waits until it is ready, or has ended. */
   async function start(...args: string[]): Promise<Role> {
-    const child = spawn(process.execPath, ['--enable-source-maps', PROGRAM, ...args])
+    const child = spawn(process.execPath, [PROGRAM, ...args])
     children.push(child)
     let [stdout, stderr] = ['', '']
     child.stdout.on('data', text => (stdout += text))

@@ -18,10 +18,10 @@ import { COMMANDS } from '../../protocol/frame.ts'
 import { STORE_PATH_ANY } from '../../protocol/storage-messages.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { Phase } from '../../store/phase.ts'
+import { fetchFile } from '../data-port.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { until } from '../until.ts'
 import { CrashCluster } from './crash-cluster.ts'
-import { downloadWhole } from './data-port.ts'
 
 const VICTIM = 1
 const PEER = 2
@@ -182,7 +182,7 @@ async function check(cluster: CrashCluster, files: readonly Changing[], figures:
 
 async function stateOf(connection: FrameClient, name: string): Promise<State> {
   try {
-    const content = await downloadWhole(connection, formatFileId({ group: GROUP, name }))
+    const content = await fetchFile(connection, formatFileId({ group: GROUP, name }))
     const metadata = await connection.request(COMMANDS.getMetadata, writeGroupAndName(GROUP, name))
     return { content, metadata: metadata.toString('latin1') }
   } catch (error) {

@@ -41,10 +41,12 @@ describe('a storage server that is killed', function () {
   })
 
   it('loses no change of an appender file, of metadata or of a slave file that it has acknowledged', async () => {
-    const { kills, changes, problems } = await killChangingFiles({ cycles: 6, seed })
+    const { kills, changes, interrupted, problems } = await killChangingFiles({ cycles: 6, seed })
     expect(problems, `seed ${seed}`).to.deep.equal([])
     expect(kills).to.equal(6)
-    expect(changes).to.be.above(50)
+    // How many depends on the occurrences that the seed has them die at: 20 or 150.
+    expect(changes).greaterThan(0)
+    expect(interrupted, 'changes that the kills cut off').greaterThan(0)
   })
 
   it('is found out if it acknowledges files before they are durable', async () => {

@@ -14,11 +14,11 @@ import { decodeFileName, type FileId, formatFileId, parseFileId } from '../../pr
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { Phase } from '../../store/phase.ts'
+import { fetchFile, uploadBody } from '../data-port.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { until } from '../until.ts'
 import { CrashCluster, type StorageProcess } from './crash-cluster.ts'
 import { audit, bytesOnDisk, lastOwnPosition, temporariesIn } from './data-audit.ts'
-import { downloadWhole, uploadBody } from './data-port.ts'
 import { digest, Manifest, type Promised } from './manifest.ts'
 import type { Problem, ProblemKind } from './problem.ts'
 import type { StorageProcessOptions } from './storage-options.ts'
@@ -344,7 +344,7 @@ class KillRun {
 
   async #readOne(connection: FrameClient, file: Promised): Promise<void> {
     const { fileId, state } = file
-    const found = await downloadWhole(connection, fileId).catch(error => error as DfsError)
+    const found = await fetchFile(connection, fileId).catch(error => error as DfsError)
     if (found instanceof Error) {
       const isGone = found instanceof DfsError && found.code === 'not_found'
       if (state === 'kept' || !isGone) this.#problem('lost', `${fileId} (${state}) cannot be read: ${found}`, fileId)

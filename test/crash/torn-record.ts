@@ -19,12 +19,12 @@ import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FileStore } from '../../store/file-store.ts'
 import { hasSidecar, sidecarPath } from '../../store/sidecar.ts'
 import { SLOT_HEADER_BYTES } from '../../store/slot.ts'
+import { fetchFile, uploadBody } from '../data-port.ts'
 import { SeededRandom } from '../simulation/seeded-random.ts'
 import { download, upload } from '../store/store-fixture.ts'
 import { until } from '../until.ts'
 import { type CrashCluster, GROUP } from './crash-cluster.ts'
 import { audit, bytesOnDisk, pathOnDisk } from './data-audit.ts'
-import { downloadWhole, uploadBody } from './data-port.ts'
 import {
   copyData,
   type OpenStore,
@@ -313,7 +313,7 @@ async function readerOfServer(cluster: CrashCluster, pair: PreparedPair) {
   await cluster.startStorage(PEER, { dataDirectory: pair.peer })
   await cluster.startStorage(SOURCE, { dataDirectory: pair.source })
   const connection = await cluster.connect(SOURCE)
-  const read = (name: string): Promise<Buffer | undefined> => downloadWhole(connection, `${GROUP}/${name}`)
+  const read = (name: string): Promise<Buffer | undefined> => fetchFile(connection, `${GROUP}/${name}`)
   return { read, close: () => cluster.killAll() }
 }
 
@@ -333,7 +333,7 @@ async function readerOfStore(pair: PreparedPair) {
 
 async function downloadIfThere(connection: FrameClient, name: string): Promise<Buffer | undefined> {
   try {
-    return await downloadWhole(connection, formatFileId({ group: GROUP, name }))
+    return await fetchFile(connection, formatFileId({ group: GROUP, name }))
   } catch (error) {
     if (error instanceof DfsError && error.code === 'not_found') return undefined
     throw error

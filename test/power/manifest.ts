@@ -6,14 +6,14 @@ import { createHash, randomBytes } from 'node:crypto'
 import {
   readGroupAndName,
   UPLOAD_FIXED_BYTES,
-  writeDownload,
   writeGroupAndName,
   writeUploadFields,
 } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
-import type { FrameClient, Receive } from '../../runtime/frame-client.ts'
+import { type FrameClient, receiveWhole } from '../../runtime/frame-client.ts'
+import { fetchFile } from '../data-port.ts'
 
 /** Any store path. */
 const ANY = 0xff
@@ -45,7 +45,7 @@ export class Manifest {
     const content = this.#content(sizeBytes)
     const fields = writeUploadFields({ storePathIndex: ANY, sizeBytes, extension: 'bin' })
     const send = (write: (parts: readonly Uint8Array[]) => Promise<void>) => write([fields, content])
-    const reply = await client.exchange(COMMANDS.uploadFile, UPLOAD_FIXED_BYTES + sizeBytes, send, whole)
+    const reply = await client.exchange(COMMANDS.uploadFile, UPLOAD_FIXED_BYTES + sizeBytes, send, receiveWhole)
     const fileId = formatFileId(readGroupAndName(reply))
     if (this.#files.has(fileId)) this.wrong.set(fileId, 'was given out twice')
     this.#files.set(fileId, { digest: digestOf(content), state: 'kept' })
@@ -95,7 +95,7 @@ export class Manifest {
 
   async #check(client: FrameClient, fileId: string, isSettled: boolean): Promise<void> {
     const promised = this.#files.get(fileId)!
-    const found = await download(client, fileId).then(digestOf, error => {
+    const found = await fetchFile(client, fileId).then(digestOf, error => {
       if (client.broken) throw error
       return codeOf(error)
     })
@@ -144,17 +144,6 @@ class PickSet {
   pick(below: (limit: number) => number): string | undefined {
     return this.#items.length === 0 ? undefined : this.#items[below(this.#items.length)]
   }
-}
-
-function download(client: FrameClient, fileId: string): Promise<Buffer> {
-  const request = writeDownload({ offset: 0, length: 0, ...parseFileId(fileId) })
-  return client.exchange(COMMANDS.downloadFile, request.length, send => send([request]), whole)
-}
-
-const whole: Receive<Buffer> = async (body, { lengthBytes }) => {
-  const bytes = Buffer.allocUnsafe(lengthBytes)
-  await body.readBody(bytes)
-  return bytes
 }
 
 function digestOf(bytes: Uint8Array): string {

@@ -2,12 +2,13 @@ import { expect } from 'chai'
 import { DfsError, type ErrorCode } from '../../protocol/errors.ts'
 import { COMMANDS, frame, header } from '../../protocol/frame.ts'
 import { FrameClient, receiveWhole } from '../../runtime/frame-client.ts'
-import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
+import type { FrameHandler } from '../../runtime/frame-server.ts'
 import { realSockets } from '../../runtime/real-sockets.ts'
 import { Timers } from '../../runtime/timers.ts'
 import { until } from '../until.ts'
 import { VirtualClock } from '../virtual-clock.ts'
 import {
+  echo,
   type FrameHarness,
   LATE_MS_MAX,
   LOOPBACK,
@@ -16,6 +17,7 @@ import {
   serveRaw,
   TIMEOUTS,
   timePassesUntil,
+  wholeBody,
 } from './frame-fixture.ts'
 
 const ECHO = 111
@@ -315,7 +317,7 @@ describe('a frame client', function () {
     })
 
     it('but not while a long request goes out piece by piece', async () => {
-      const { client } = await start(async request => ({ status: 0, parts: [await wholeBody(request)] }))
+      const { client } = await start(echo)
       const answer = await client.exchange(
         ECHO,
         20,
@@ -383,16 +385,6 @@ describe('a frame client', function () {
     })
   })
 })
-
-async function echo(request: FrameRequest): Promise<FrameReply> {
-  return { status: 0, parts: [await wholeBody(request)] }
-}
-
-async function wholeBody(request: FrameRequest): Promise<Buffer> {
-  const body = Buffer.alloc(request.lengthBytes)
-  await request.body.readBody(body)
-  return body
-}
 
 async function errorOf(promise: Promise<unknown>): Promise<DfsError> {
   const error = await promise.then(

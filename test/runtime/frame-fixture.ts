@@ -1,7 +1,13 @@
 /** A frame server on a free port with a clock of its own, and a client that sends any bytes it is told to. */
 import { createServer, type Socket as NetSocket, connect as netConnect } from 'node:net'
 import { HEADER_BYTES, header, readHeader } from '../../protocol/frame.ts'
-import { type FrameHandler, FrameServer, type FrameServerOptions } from '../../runtime/frame-server.ts'
+import {
+  type FrameHandler,
+  type FrameReply,
+  type FrameRequest,
+  FrameServer,
+  type FrameServerOptions,
+} from '../../runtime/frame-server.ts'
 import { silentLog } from '../../runtime/log.ts'
 import { realSockets } from '../../runtime/real-sockets.ts'
 import { Timers } from '../../runtime/timers.ts'
@@ -76,6 +82,29 @@ export async function serveFrames(
       for (const connection of opened) connection.destroy()
     },
   }
+}
+
+/** Answers with the body. */
+export async function echo(request: FrameRequest): Promise<FrameReply> {
+  return { status: 0, parts: [await wholeBody(request)] }
+}
+
+/** Answers with the body, and keeps the error of one that does not come whole. */
+export function echoNoting(errors: unknown[]): FrameHandler {
+  return async request => {
+    try {
+      return await echo(request)
+    } catch (error) {
+      errors.push(error)
+      throw error
+    }
+  }
+}
+
+export async function wholeBody(request: FrameRequest): Promise<Buffer> {
+  const body = Buffer.alloc(request.lengthBytes)
+  await request.body.readBody(body)
+  return body
 }
 
 /** A reply, taken apart. */

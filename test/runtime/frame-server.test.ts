@@ -4,6 +4,8 @@ import { COMMANDS, header, writeInt64 } from '../../protocol/frame.ts'
 import type { FrameHandler, FrameReply, FrameRequest, FrameServerOptions } from '../../runtime/frame-server.ts'
 import { until } from '../until.ts'
 import {
+  echo,
+  echoNoting,
   type FrameHarness,
   LATE_MS_MAX,
   RawConnection,
@@ -11,6 +13,7 @@ import {
   serveFrames,
   TIMEOUTS,
   timePassesUntil,
+  wholeBody,
 } from './frame-fixture.ts'
 
 const ECHO = 111
@@ -272,14 +275,7 @@ describe('a frame server', function () {
 
     it('that is cut inside a body, without a reply, and tells the handler', async () => {
       const errors: unknown[] = []
-      const client = await start(async request => {
-        try {
-          return { status: 0, parts: [await wholeBody(request)] }
-        } catch (error) {
-          errors.push(error)
-          throw error
-        }
-      })
+      const client = await start(echoNoting(errors))
       client.send(header(ECHO, 100), Buffer.alloc(50))
       client.end()
       expect(await client.untilEnded()).length(0)
@@ -476,14 +472,7 @@ describe('a frame server', function () {
 
     it('with a body that does not go on', async () => {
       const errors: unknown[] = []
-      const client = await start(async request => {
-        try {
-          return { status: 0, parts: [await wholeBody(request)] }
-        } catch (error) {
-          errors.push(error)
-          throw error
-        }
-      })
+      const client = await start(echoNoting(errors))
       client.send(header(ECHO, 100), Buffer.alloc(99))
       await client.flushed()
       expect(await timeToDrop(client)).within(TIMEOUTS.bodyMs, TIMEOUTS.bodyMs + LATE_MS_MAX)
@@ -619,17 +608,6 @@ describe('a frame server', function () {
     })
   })
 })
-
-/** Answers with the body. */
-async function echo(request: FrameRequest): Promise<FrameReply> {
-  return { status: 0, parts: [await wholeBody(request)] }
-}
-
-async function wholeBody(request: FrameRequest): Promise<Buffer> {
-  const body = Buffer.alloc(request.lengthBytes)
-  await request.body.readBody(body)
-  return body
-}
 
 /** Reads a long body through a small buffer. */
 async function sumOfBody(request: FrameRequest, total: number): Promise<number> {

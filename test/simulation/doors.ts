@@ -2,12 +2,12 @@
  * Requests to a member of the workload's choice, once and no more: the SDK goes to the source of a file if it can, and asks
  * again what may have been done.
  */
-import type { Client, ClientParts } from '../../client/client.ts'
+import type { Client } from '../../client/client.ts'
+import { type ClientParts, clientPool } from '../../client/servers.ts'
 import {
   readFileInfo,
   readGroupAndName,
   writeChange,
-  writeDownload,
   writeGroupAndName,
   writeSetMetadata,
   writeSlave,
@@ -16,13 +16,9 @@ import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import { metadataOf, readMetadata, textsOf, writeMetadata } from '../../protocol/metadata.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
-import { FramePool } from '../../runtime/frame-pool.ts'
+import type { FramePool } from '../../runtime/frame-pool.ts'
+import { fetchFile } from '../data-port.ts'
 
-const CONNECT_MS = 2_000
-/** As the SDK's. */
-const TIMEOUTS = { idleMs: 20_000, headerMs: 10_000, bodyMs: 20_000 }
-const CONNECTIONS_MAX = 2
-const IDLE_MS_MAX = 30_000
 const PORT = 23000
 
 /** Where the workload's operations go: the SDK, or one member. All reject with a DfsError. */
@@ -37,19 +33,9 @@ export class Doors {
   readonly client: Client
   readonly #pool: FramePool
 
-  constructor(client: Client, { world, timers, dataSecret = '' }: ClientParts) {
+  constructor(client: Client, parts: ClientParts) {
     this.client = client
-    this.#pool = new FramePool({
-      sockets: world.sockets,
-      clock: world.clock,
-      timers,
-      random: world.random,
-      connectMs: CONNECT_MS,
-      timeouts: TIMEOUTS,
-      proof: { role: 'client', key: dataSecret },
-      connectionsPerServerMax: CONNECTIONS_MAX,
-      idleMsMax: IDLE_MS_MAX,
-    })
+    this.#pool = clientPool(parts)
   }
 
   /** The data port of a machine. */
@@ -101,19 +87,8 @@ function doorOf(
       const head = writeSlave({ sizeBytes: bytes.length, prefix, extension }, parseFileId(masterId).name)
       await ask(COMMANDS.uploadSlave, head, bytes)
     },
-    async download(fileId, { offset = 0, length = 0 } = {}) {
-      const request = writeDownload({ ...parseFileId(fileId), offset, length })
-      const client = await connect()
-      return client.exchange(
-        COMMANDS.downloadFile,
-        request.length,
-        send => send([request]),
-        async (body, { lengthBytes }) => {
-          const content = Buffer.alloc(lengthBytes)
-          await body.readBody(content)
-          return content
-        },
-      )
+    async download(fileId, { offset, length } = {}) {
+      return fetchFile(await connect(), fileId, offset, length)
     },
   }
 }

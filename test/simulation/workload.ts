@@ -1,5 +1,6 @@
 /** What clients do: they upload, download, look and delete, and hold every answer against the ledger. */
-import type { Client, Uploaded, UploadOptions } from '../../client/client.ts'
+import type { Client } from '../../client/client.ts'
+import type { Uploaded, UploadOptions } from '../../client/upload.ts'
 import type { AckLevel, Receipt } from '../../protocol/ack.ts'
 import { DfsError, toDfsError } from '../../protocol/errors.ts'
 import { change, type Worker } from './changing-files.ts'

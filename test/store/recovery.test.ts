@@ -11,7 +11,7 @@ import { type Recovery, recover } from '../../store/recovery.ts'
 import { sidecarPath } from '../../store/sidecar.ts'
 import { StorePath } from '../../store/store-path.ts'
 import { until } from '../until.ts'
-import type { CallPattern } from './faulty-disk.ts'
+import type { CallPattern, FaultyDisk } from './faulty-disk.ts'
 import {
   contentOf,
   download,
@@ -233,20 +233,17 @@ describe('recovery', () => {
 
     it('that is written while a file is being renamed does not count that file as safe', async () => {
       const opened = await workshop.open()
-      const { disk, clock } = opened
+      const { disk } = opened
       // Its directory is known already, so only the rename itself changes anything.
       await upload(opened.store, contentOf(5, 1))
       const held = disk.hold({ action: 'rename', path: /tmp\/\w+$/ })
       const second = upload(opened.store, contentOf(5, 2))
       await held.reached
-      const checkpoints = () => disk.count({ action: 'rename', path: /checkpoint$/ })
-      const before = checkpoints()
-      clock.advance(10_000)
-      await until('a checkpoint of the first', () => checkpoints() > before)
+      const before = await checkpointPast(opened)
       held.release()
       await second
       await opened.close()
-      expect(checkpoints()).to.equal(before + 2)
+      expect(checkpointsOn(disk)).to.equal(before + 2)
       const renamed = disk.find('end', { action: 'rename', path: /tmp\/1n1$/ })
       const synced = disk.find('end', { action: 'syncDirectory', path: /data\/00\/00$/ }, renamed)
       const last = disk.find('begin', { action: 'rename', path: /checkpoint$/ }, renamed)
@@ -255,15 +252,12 @@ describe('recovery', () => {
 
     it('that is written while a file is being removed does not count that as safe', async () => {
       const opened = await workshop.open()
-      const { disk, clock } = opened
+      const { disk } = opened
       const name = await upload(opened.store, contentOf(5, 1))
       const held = disk.hold({ action: 'remove', path: /data/ })
       const deleted = opened.store.delete(name)
       await held.reached
-      const checkpoints = () => disk.count({ action: 'rename', path: /checkpoint$/ })
-      const before = checkpoints()
-      clock.advance(10_000)
-      await until('a checkpoint of the first', () => checkpoints() > before)
+      await checkpointPast(opened)
       held.release()
       await deleted
       await opened.close()
@@ -506,3 +500,15 @@ describe('recovery', () => {
     expect(again.disk.count({ action: 'rename', path: /checkpoint$/ })).to.equal(0)
   })
 })
+
+/** Waits for a checkpoint that something else is in the way of; how many there were before. */
+async function checkpointPast({ disk, clock }: OpenStore): Promise<number> {
+  const before = checkpointsOn(disk)
+  clock.advance(10_000)
+  await until('a checkpoint of the first', () => checkpointsOn(disk) > before)
+  return before
+}
+
+function checkpointsOn(disk: FaultyDisk): number {
+  return disk.count({ action: 'rename', path: /checkpoint$/ })
+}

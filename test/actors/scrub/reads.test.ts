@@ -5,9 +5,10 @@ import { parseFileId } from '../../../protocol/file-id.ts'
 import { subjectOf } from '../../../protocol/message.ts'
 import { clusterEvent } from '../../../protocol/storage-messages.ts'
 import { BLOCK_BYTES } from '../../../store/block-pool.ts'
+import { fetchFile, uploadFile } from '../../data-port.ts'
 import { contentOf } from '../../store/store-fixture.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 import { flip, placeIn } from './scrub-fixture.ts'
 
 const SOURCE = 1

@@ -6,17 +6,15 @@ import { readGroupAndName, writeGroupAndName, writeSlave } from '../../../protoc
 import { decodeFileName, encodeFileName, formatFileId, parseFileId, tailOf } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
-import { realWorld } from '../../../runtime/real-world.ts'
+import { fetchFile, uploadFile } from '../../data-port.ts'
+import { quickClock } from '../../quick-clock.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 /** Long enough that what was made before lies in a second that is over. */
 const LATER_MS = 5_000
 
 const SLAVE = Buffer.from('slave')
-
-/** Beats, which members learn of each other by, come this many times sooner. */
-const HASTE = 4
 
 describe('a file that a storage server does not have', function () {
   this.timeout(30_000)
@@ -24,16 +22,9 @@ describe('a file that a storage server does not have', function () {
   let aheadMs: number
 
   beforeEach(async () => {
-    const { clock } = realWorld()
+    const clock = quickClock()
     aheadMs = 0
-    cluster = await SmallCluster.start({
-      clock: {
-        wallMs: () => clock.wallMs() + aheadMs,
-        monotonicMs: () => clock.monotonicMs() * HASTE,
-        alarm: (delayMs, ring) => clock.alarm(delayMs / HASTE, ring),
-        turn: () => clock.turn(),
-      },
-    })
+    cluster = await SmallCluster.start({ clock: { ...clock, wallMs: () => clock.wallMs() + aheadMs } })
   })
   afterEach(() => cluster.remove())
 

@@ -1,6 +1,7 @@
 /** Uploads that more members than their source have to hold before they are answered. */
 import { expect } from 'chai'
-import type { Client, UploadOptions } from '../../../client/client.ts'
+import type { Client } from '../../../client/client.ts'
+import type { UploadOptions } from '../../../client/upload.ts'
 import type { AckLevel } from '../../../protocol/ack.ts'
 import { readGroupAndName, writeUploadFields } from '../../../protocol/data-bodies.ts'
 import { parseFileId } from '../../../protocol/file-id.ts'

@@ -6,8 +6,9 @@ import { readChanged, writeSetMetadata } from '../../../protocol/data-bodies.ts'
 import { parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS, REQUEST_STATUS } from '../../../protocol/frame.ts'
 import { writeMetadata } from '../../../protocol/metadata.ts'
+import { uploadFile } from '../../data-port.ts'
 import { until } from '../../until.ts'
-import { codeOf, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 describe('a read', function () {
   this.timeout(40_000)
@@ -37,7 +38,7 @@ describe('a read', function () {
   /** What a read comes to: its text, or the code it is tried again for. */
   async function outcome(read: (options: object) => Promise<unknown>, consistency: Consistency): Promise<string> {
     const codes: string[] = []
-    const signal = AbortSignal.timeout(700)
+    const signal = AbortSignal.timeout(250)
     try {
       const found = await read({
         consistency,

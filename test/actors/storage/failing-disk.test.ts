@@ -5,8 +5,9 @@ import { parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
 import { realWorld } from '../../../runtime/real-world.ts'
+import { fetchFile, uploadFile } from '../../data-port.ts'
 import { FaultyDisk } from '../../store/faulty-disk.ts'
-import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 describe('a disk that fails under a request', function () {
   this.timeout(20_000)

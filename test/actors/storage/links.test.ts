@@ -6,9 +6,10 @@ import type { Client } from '../../../client/client.ts'
 import { readFileInfo, readGroupAndName, writeGroupAndName, writeLink } from '../../../protocol/data-bodies.ts'
 import { decodeFileName, formatFileId, parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS, frame } from '../../../protocol/frame.ts'
+import { fetchFile } from '../../data-port.ts'
 import { RawConnection } from '../../runtime/frame-fixture.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 const ENOENT = 2
 const EEXIST = 17

@@ -6,8 +6,9 @@ import type { ListedFile, ListOptions } from '../../../client/list-files.ts'
 import { parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import { LIST_FILES_MAX, LIST_START, writeList } from '../../../protocol/list-bodies.ts'
+import { uploadFile } from '../../data-port.ts'
 import { until } from '../../until.ts'
-import { codeOf, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 const OPTIONS = { sync: false, segmentFileBytesMax: 1_000 }
 const ASKED = { group: 'group1', sinceS: 0, place: LIST_START, prefix: '' }

@@ -15,10 +15,11 @@ import {
   SLOT_HEADER_BYTES,
   slotBytesFor,
 } from '../../../store/slot.ts'
+import { fetchFile, uploadFile } from '../../data-port.ts'
 import { FaultyDisk } from '../../store/faulty-disk.ts'
 import { contentOf } from '../../store/store-fixture.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 const OPTIONS = { sync: false, segmentFileBytesMax: 64 * 1024 }
 /** Beats, which members learn of each other by, come this many times sooner. */

@@ -4,8 +4,9 @@ import { writeDownload, writeGroupAndName } from '../../../protocol/data-bodies.
 import { parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import { COUNTERS, type Statistics } from '../../../protocol/statistics.ts'
+import { fetchFile, uploadFile } from '../../data-port.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 const KIB = 1024
 const SMALL = Buffer.alloc(4 * KIB, 's')

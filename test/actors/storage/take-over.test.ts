@@ -6,10 +6,11 @@ import { expect } from 'chai'
 import { readGroupAndName, writeGroupAndName } from '../../../protocol/data-bodies.ts'
 import { parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
+import { fetchFile, uploadFile } from '../../data-port.ts'
 import { FastdfsWriter, REAL_ADDRESS, sha256, takeOverAt, unpackReal } from '../../store/fastdfs-fixture.ts'
 import { contentOf } from '../../store/store-fixture.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster, uploadFile } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 describe('storage servers on FastDFS directories', () => {
   let cluster: SmallCluster

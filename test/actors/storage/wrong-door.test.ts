@@ -7,8 +7,9 @@ import { writeGroupAndName } from '../../../protocol/data-bodies.ts'
 import { decodeFileName, parseFileId } from '../../../protocol/file-id.ts'
 import { COMMANDS } from '../../../protocol/frame.ts'
 import type { FrameClient } from '../../../runtime/frame-client.ts'
+import { fetchFile } from '../../data-port.ts'
 import { until } from '../../until.ts'
-import { codeOf, fetchFile, SmallCluster } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 
 const LARGE_BYTES = 3 * 2 ** 20 + 17
 
