@@ -1,8 +1,7 @@
 /** What a storage server tells the trackers about itself, and what it is asked. */
-import type { Static } from 'typebox'
+import { type Static, Type } from 'typebox'
 import { GROUP_NAME_BYTES, STORAGE_ID_MAX } from './file-id.ts'
 import { defineNotice, defineRequest } from './message.ts'
-import { Type } from './schema.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 export const StorageIdSchema = Type.Integer({ minimum: 1, maximum: STORAGE_ID_MAX })
