@@ -256,7 +256,7 @@ async function shipMetadata(
   { record, line }: ReadRecord,
   previous: number,
 ): Promise<{ done: Promise<unknown> }> {
-  const metadata = await store.readMetadata(decodeFileName(record.name)).catch(error => {
+  const metadata = await store.readMetadata(decodeFileName(record.name), record.token).catch(error => {
     if (!isCorrupt(error)) throw error
     onCorruption(metadataNameOf(record.name))
   })
