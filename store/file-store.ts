@@ -293,8 +293,8 @@ export class FileStore implements Store {
     return this.#changes.delete(name)
   }
 
-  readMetadata(file: FileNameParts): Promise<Buffer | undefined> {
-    return readMetadataFile(this.#disk, this.#paths.of(file), file)
+  readMetadata(file: FileNameParts, token?: string): Promise<Buffer | undefined> {
+    return readMetadataFile(this.#disk, this.#paths.of(file), file, token)
   }
 
   changeMetadata(name: string, change: ChangeMetadata): Promise<boolean> {

@@ -146,8 +146,11 @@ export interface Store {
   has(name: string): Promise<boolean>
   /** Deletes a file of this source; false if it is not here. */
   delete(name: string): Promise<boolean>
-  /** The metadata of a file as it lies here; undefined if there is none. */
-  readMetadata(file: FileNameParts): Promise<Buffer | undefined>
+  /**
+   * The metadata of a file as it lies here; undefined if there is none. What the record of a `token` set and its disk failed at
+   * is done at the next start, and counts.
+   */
+  readMetadata(file: FileNameParts, token?: string): Promise<Buffer | undefined>
   /** Replaces the metadata of a file of this source by what `change` makes of it; false if the file is not here. */
   changeMetadata(name: string, change: ChangeMetadata): Promise<boolean>
   /** Makes metadata of a peer's file durable, before its record is applied. */

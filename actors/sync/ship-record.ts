@@ -180,7 +180,7 @@ async function shipMetadata(
   { record, line }: ReadRecord,
   previous: number,
 ): Promise<{ done: Promise<unknown> }> {
-  const metadata = await context.store.readMetadata(decodeFileName(record.name)).catch(error => {
+  const metadata = await context.store.readMetadata(decodeFileName(record.name), record.token).catch(error => {
     if (!isCorrupt(error)) throw error
     context.onCorruption(metadataNameOf(record.name))
   })
