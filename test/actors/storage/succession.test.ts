@@ -34,8 +34,14 @@ describe('succession', function () {
     const bytes = await file.readBlocks(0, Buffer.alloc(BLOCK_BYTES)).finally(() => file.close())
     return bytes.toString()
   }
+  // A file that is replaced while it is read has to be read again.
+  const hasAt = (member: number, fileId: string, text: string | undefined) =>
+    readAt(member, fileId).then(
+      found => found === text,
+      () => false,
+    )
   const untilAt = (member: number, fileId: string, text: string | undefined) =>
-    until(`storage server ${member} has ${text}`, async () => (await readAt(member, fileId)) === text, AWAY_MS)
+    until(`storage server ${member} has ${text}`, () => hasAt(member, fileId, text), AWAY_MS)
   const untilOffline = (member: number) =>
     until(
       `storage server ${member} is offline`,
