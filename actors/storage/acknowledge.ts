@@ -1,4 +1,5 @@
 /** Answers uploads: at once, or when as many members hold them as were asked for. */
+import type { AckLevel } from '../../protocol/ack.ts'
 import { type UploadHead, writeChangePlace, writeGroupAndName, writeReceipt } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { formatFileId } from '../../protocol/file-id.ts'
@@ -21,29 +22,35 @@ export function acknowledge(
   stored: Stored,
   head: UploadHead | undefined,
 ): FrameReply | Promise<FrameReply> {
-  const { replicas, counts } = context
   const level = head?.ack ?? context.ack
-  if (replicas.reaches(level, stored)) return replyTo(context, stored, head)
-  return replicas.wait(level, stored, head?.ackTimeoutMs).then(isReached => {
-    if (isReached) return replyTo(context, stored, head)
-    counts.ackTimeouts++
-    const fileId = formatFileId({ group: context.store.group, name: stored.name })
-    throw new DfsError('ack_timeout', `${replicas.holders(stored)} of ${replicas.members} members hold ${fileId}`)
-  })
+  if (context.replicas.reaches(level, stored)) return replyTo(context, stored, head)
+  return held(context, level, stored, head?.ackTimeoutMs).then(() => replyTo(context, stored, head))
 }
 
 /**
- * The reply to a change of a file of ours that is done. Who asks for its place gets that of the last record that peers will
- * have, which is this change's or a later one's.
+ * The reply to a change of a file that is done. Who asks for its place gets that of the last record that peers will have, which
+ * is this change's or a later one's. Rejects with `ack_timeout` if too few members have that in time: the change stays.
  */
-export function answerChange(
-  { store, acknowledged }: PortContext,
+export async function answerChange(
+  context: PortContext,
   { status }: FrameRequest,
+  name: string,
   parts: readonly Buffer[] = [],
-): FrameReply {
-  if (status !== REQUEST_STATUS.tellPlace) return { status: 0, parts, ...acknowledged }
+): Promise<FrameReply> {
+  const { store, acknowledged } = context
   const { storageId: source, epoch, ownEnd: sequence } = store
+  await held(context, context.ack, { name, sequence })
+  if (status !== REQUEST_STATUS.tellPlace) return { status: 0, parts, ...acknowledged }
   return { status: 0, parts: [writeChangePlace({ source, epoch, sequence }), ...parts], ...acknowledged }
+}
+
+/** Waits until as many members hold something as a level asks for. Rejects with `ack_timeout`. */
+async function held(context: PortContext, level: AckLevel, stored: Stored, timeoutMs?: number): Promise<void> {
+  const { replicas, counts, store } = context
+  if (replicas.reaches(level, stored) || (await replicas.wait(level, stored, timeoutMs))) return
+  counts.ackTimeouts++
+  const fileId = formatFileId({ group: store.group, name: stored.name })
+  throw new DfsError('ack_timeout', `${replicas.holders(stored)} of ${replicas.members} members hold ${fileId}`)
 }
 
 function replyTo(context: PortContext, stored: Stored, head: UploadHead | undefined): FrameReply {

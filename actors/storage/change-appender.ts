@@ -67,11 +67,12 @@ export async function truncate(context: PortContext, request: FrameRequest): Pro
   const sizeBytes = readInt64(head, 8)
   if (request.body.bodyLeft > 0 || !isSize(sizeBytes)) throw new DfsError('bad_request', 'a size and a name are all')
   if (!isForUs(context, file)) return passOn(context, request, file, head)
+  admitAck(context, undefined)
   request.bodyTaken()
   const { orderers, store } = context
   const isCut = await orderers.change(file.storageId, () => store.truncateAppender(name, sizeBytes))
   if (!isCut) await refuse(context, request, named)
-  return answerChange(context, request)
+  return answerChange(context, request, name)
 }
 
 /** FastDFS's regeneration of a name, 38: the appender file becomes a plain one. */
@@ -84,10 +85,11 @@ export async function regenerate(context: PortContext, request: FrameRequest): P
   const file = admitFile(context, name)
   context.access.admit(request.connection, 'change', name)
   if (!isForUs(context, file)) return passOn(context, request, file, head)
+  admitAck(context, undefined)
   request.bodyTaken()
   const stored = await orderers.change(file.storageId, () => store.regenerate(name))
   if (stored === undefined) return refuse(context, request, { name, file })
-  return answerChange(context, request, [writeGroupAndName(store.group, stored.name)])
+  return answerChange(context, request, stored.name, [writeGroupAndName(store.group, stored.name)])
 }
 
 async function write(
@@ -120,8 +122,7 @@ async function write(
   const stored = await orderers.change(file.storageId, work, () => part.discard())
   if (stored === undefined) return refuse(context, request, named)
   store.counters[`success_${operation}_bytes`] += sizeBytes
-  await acknowledge(context, stored, undefined)
-  return answerChange(context, request)
+  return answerChange(context, request, name)
 }
 
 /** Rejects, because the file is not here: with what is known of it. */

@@ -9,7 +9,7 @@ import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { askAbout } from './absence.ts'
-import { acknowledge, answerChange } from './acknowledge.ts'
+import { answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, admitGroup, isForUs, type PortContext } from './port-context.ts'
 import { admitUpload } from './upload-file.ts'
@@ -46,8 +46,7 @@ export async function createLink(context: PortContext, request: FrameRequest): P
   const copied = slaveName === undefined && !changes ? copy() : orderers.change(orderer.storageId, copy)
   const stored = await copied.finally(() => blocks.release(buffer))
   if (stored !== undefined) {
-    await acknowledge(context, stored, undefined)
-    return answerChange(context, request, [writeGroupAndName(group, stored.name)])
+    return answerChange(context, request, stored.name, [writeGroupAndName(group, stored.name)])
   }
   await askAbout(context, request, { name, file }, client =>
     client.request(COMMANDS.queryFileInfo, writeGroupAndName(group, name)),

@@ -5,7 +5,7 @@ import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
-import { answerChange } from './acknowledge.ts'
+import { admitAck, answerChange } from './acknowledge.ts'
 import { admitName, askSource, isForUs, type PortContext } from './port-context.ts'
 
 /** FastDFS's delete, 12. */
@@ -15,6 +15,7 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
   const parts = admitName(context, id)
   context.access.admit(request.connection, 'delete', id.name)
   if (isForUs(context, parts)) {
+    admitAck(context, undefined)
     if (!(await context.orderers.delete(parts, () => context.store.delete(id.name)))) {
       const body = writeGroupAndName(id.group, id.name)
       await askAbout(context, request, { name: id.name, file: parts }, client =>
@@ -23,7 +24,7 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
       throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')
     }
     context.counts.deletes++
-    return answerChange(context, request)
+    return answerChange(context, request, id.name)
   }
   const body = writeGroupAndName(id.group, id.name)
   const ask = (client: FrameClient) => client.request(COMMANDS.deleteFile, body, request.status)

@@ -13,7 +13,7 @@ import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { ChangeMetadata } from '../../store/store.ts'
 import { askAbout, askOthers } from './absence.ts'
-import { answerChange } from './acknowledge.ts'
+import { admitAck, answerChange } from './acknowledge.ts'
 import { readName } from './delete-file.ts'
 import { admitName, admitRead, askSource, isAlone, isForUs, type PortContext } from './port-context.ts'
 
@@ -36,9 +36,10 @@ export async function setMetadata(context: PortContext, request: FrameRequest): 
     const old = merges ? await before() : undefined
     return writeMetadata(old === undefined ? changes : new Map([...readMetadata(old), ...changes]))
   }
+  admitAck(context, undefined)
   const { orderers, store } = context
   const isChanged = await orderers.change(file.storageId, () => store.changeMetadata(name, change))
-  if (isChanged) return answerChange(context, request)
+  if (isChanged) return answerChange(context, request, name)
   const ask = (client: FrameClient) => client.request(COMMANDS.queryFileInfo, writeGroupAndName(group, name))
   await askAbout(context, request, { name, file }, ask)
   throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')

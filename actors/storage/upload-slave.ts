@@ -5,7 +5,7 @@ import { FILE_NAME_BYTES_MAX, slaveNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
-import { acknowledge, admitAck, answerChange } from './acknowledge.ts'
+import { admitAck, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, isForUs, type PortContext } from './port-context.ts'
 import { receiveInto } from './upload-file.ts'
@@ -43,8 +43,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   context.counts.uploads++
   context.counts.uploadBytes += fields.sizeBytes
   store.counters.success_upload_bytes += fields.sizeBytes
-  await acknowledge(context, stored, undefined)
-  return answerChange(context, request, [writeGroupAndName(store.group, stored.name)])
+  return answerChange(context, request, stored.name, [writeGroupAndName(store.group, stored.name)])
 }
 
 /** Whether another member has a file that is not here. Rejects with `unavailable` if somebody may have it. */
