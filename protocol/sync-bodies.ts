@@ -18,8 +18,8 @@
  * The life of the source that the reply names is the one whose records are taken; another one has to raise its epoch.
  * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already; 2 if
  * the source has the file and cannot read it; 3 if the peer has said that it has the file; 4 if what follows is the whole
- * file, whatever the record says, which is of a time before its changes were in other hands; 5 if what the record says came
- * with the whole file, in front of it.
+ * file as it is now, whatever the record says, behind `offset` bytes of its metadata's file; 5 if what the record says came with
+ * the whole file, in front of it.
  * `previous` is the sequence of the record shipped before this one: a receiver sees a gap.
  * `CRC32` is that of the whole file, also where its name does not say it; 0 where no file follows.
  */

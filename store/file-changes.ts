@@ -1,6 +1,6 @@
 /** What happens to files of this source after they were made: one change of a name at a time, in the order they came. */
 import { DfsError } from '../protocol/errors.ts'
-import { decodeFileName, extensionOf, type FileNameParts } from '../protocol/file-id.ts'
+import { decodeFileName, extensionOf, type FileNameParts, mayChange } from '../protocol/file-id.ts'
 import { STORE_PATH_ANY } from '../protocol/storage-messages.ts'
 import { edgesOf } from './appender-files.ts'
 import { type Binlog, NotRecordedError, type RecordDraft } from './binlog.ts'
@@ -56,6 +56,7 @@ export class FileChanges {
     return this.#turns.take(name, async () => {
       if (!(await store.has(name))) return false
       const file = decodeFileName(name)
+      await this.#restate(name, file)
       const metadata = await store.receiveMetadata(file, await change(() => store.readMetadata(file)))
       const { storePath, token } = metadata
       const effect = () => effects.placeMetadata(storePath, file, token)
@@ -175,14 +176,14 @@ export class FileChanges {
     change: (sizeBytes: number) => Pick<RecordDraft, 'op' | 'token'> & { range: { offset: number; bytes: number } },
     onRecord: () => void = ignore,
   ): Promise<Stored | undefined> {
-    const { store, paths, binlog, effects, isOwn } = this.#parts
+    const { store, paths, binlog, effects } = this.#parts
     const file = admitAppender(name)
     const path = paths.of(file)
     return this.#turns.take(name, async () => {
       const opened = await store.open(name)
       if (opened === undefined) return undefined
       const draft = await prepared(opened, change).finally(() => opened.close())
-      if (!isOwn(file)) await this.#restate(name)
+      await this.#restate(name, file)
       const at = { offset: draft.range.offset, token: draft.token }
       let sequence = 0
       await binlog.append(place => {
@@ -195,12 +196,13 @@ export class FileChanges {
   }
 
   /**
-   * Records another source's file as it is, before its first change here: members may have had more of its source's
-   * records than we, or less.
+   * Records another source's file as it is before its first change here: members may have had more of its source's records than
+   * we, or less.
    */
-  async #restate(name: string): Promise<void> {
-    if (this.#restated.has(name)) return
-    await this.#parts.binlog.append(() => ({ op: 'C', name }))
+  async #restate(name: string, file: FileNameParts): Promise<void> {
+    const { binlog, isOwn } = this.#parts
+    if (isOwn(file) || !mayChange(file) || this.#restated.has(name)) return
+    await binlog.append(() => ({ op: 'C', name }))
     if (this.#restated.size >= RESTATED_MAX) this.#restated.clear()
     this.#restated.add(name)
   }

@@ -1,7 +1,7 @@
 /**
  * What this member has promised, and what it has agreed on, about who orders whose changes. Durable before anybody is told.
  *
- *     <data>/orderers   { version, promised, isAlone, table: { term, successions } }
+ *     <data>/orderers   { version, promised, isAlone, members: [], table: { term, successions } }
  *
  * Without it nothing was ever promised. One that is damaged stops the start: to forget a promise may split the group.
  */
@@ -17,6 +17,8 @@ export interface Promised {
   readonly promised: number
   /** An operator has said that who else would have to be asked is dead. */
   readonly isAlone: boolean
+  /** Storage ids of all others of the group that were ever heard of: a majority is one of all of them. */
+  readonly members: readonly number[]
   readonly table: OrdererTable
 }
 
@@ -26,14 +28,11 @@ export class OrdererFile {
   #state: Promised
   /** One change at a time. */
   #turn: Promise<unknown> = Promise.resolve()
-  /** Whether there was ever anything to remember. */
-  readonly isNew: boolean
 
   private constructor(disk: Disk, path: string, found: Promised | undefined) {
     this.#disk = disk
     this.#path = path
-    this.#state = found ?? { promised: 0, isAlone: false, table: NO_TERM }
-    this.isNew = found === undefined
+    this.#state = found ?? { promised: 0, isAlone: false, members: [], table: NO_TERM }
   }
 
   /** Rejects with DocumentDamagedError. */
@@ -57,7 +56,16 @@ export class OrdererFile {
   /** Agrees on a table, unless something newer was promised. Durable when it resolves. */
   accept(table: OrdererTable, isAlone = false): Promise<boolean> {
     const { term } = table
-    return this.#change(({ promised }) => (term >= promised ? { promised: term, isAlone, table } : undefined))
+    return this.#change(({ promised, members }) =>
+      term >= promised ? { promised: term, isAlone, members, table } : undefined,
+    )
+  }
+
+  /** Never forgets members that were heard of. Durable when it resolves. */
+  async remember(heard: Iterable<number>): Promise<void> {
+    const isNew = (id: number) => !this.#state.members.includes(id)
+    if (![...heard].some(isNew)) return
+    await this.#change(state => ({ ...state, members: [...new Set([...state.members, ...heard])] }))
   }
 
   /** The others can be asked again. */

@@ -10,6 +10,9 @@ export interface Ordering {
   term(): number
   /** When this source took its files back; undefined if it always had them. */
   readonly takenBack: Succession | undefined
-  /** Whether a record is about a file that changes, and has been in other hands since. */
-  isPast(record: BinlogRecord): boolean
+  /**
+   * Whether a record goes with all that its file is now, its metadata included: of a file that changes, and has been in other
+   * hands since, or is in ours for another source.
+   */
+  goesWhole(record: BinlogRecord): boolean
 }

@@ -19,7 +19,11 @@ export async function uploadFile(connection: FrameClient, content: Buffer): Prom
 }
 
 /** Downloads a file, or a range of it. Rejects with the server's DfsError. */
-export function fetchFile(connection: FrameClient, fileId: string, offset = 0, length = 0): Promise<Buffer> {
+export function fetchFile(
+  connection: FrameClient,
+  fileId: string,
+  { offset = 0, length = 0, status = 0 } = {},
+): Promise<Buffer> {
   const { group, name } = parseFileId(fileId)
   const request = writeDownload({ group, name, offset, length })
   return connection.exchange(
@@ -31,5 +35,6 @@ export function fetchFile(connection: FrameClient, fileId: string, offset = 0, l
       await body.readBody(content)
       return content
     },
+    status,
   )
 }

@@ -60,6 +60,8 @@ export interface AgreementParts {
   readonly log: Log
   readonly members: () => number
   readonly peers: () => ReadonlyMap<number, Peer>
+  /** Whether a tracker has told who they are. */
+  readonly joined: () => boolean
   /** Told when files have changed hands. */
   readonly onSuccession: (succession: Succession) => void
 }
@@ -124,7 +126,10 @@ export class Agreement {
 
   /** Asks whether what was agreed on here is what a majority has agreed on. */
   async #confirm(): Promise<void> {
-    const { orderers, file, store, members, clock } = this.#parts
+    const { orderers, file, store, members, peers, joined, clock } = this.#parts
+    await file.remember(peers().keys())
+    // Whoever knows of no others waits for a tracker's word that there are none.
+    if (members() === 1 && !joined()) return
     const askedMs = clock.monotonicMs()
     const { table, promised, isAlone } = file.state
     const answers = await this.#ask({ kind: 'ask', by: store.storageId, term: table.term }, ASK_MS)

@@ -8,6 +8,7 @@ import {
   SYNC_POSITION_BYTES,
   SYNC_RECORD_FIXED_BYTES,
   type SyncContent,
+  type SyncRecordFields,
   type SyncRunFields,
   writePeerPosition,
 } from '../../protocol/sync-bodies.ts'
@@ -56,9 +57,11 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const shipped = admitRecord(context, line, fields)
   const parts = shipped.file
 
-  if ((fields.content !== 'file' && fields.content !== 'whole') || shipped.record.op === 'U') {
+  if (fields.content === 'whole') return syncWhole(context, request, shipped, fields)
+  if (fields.content !== 'file' || shipped.record.op === 'U') {
     await partials.take(shipped, 0)
-    const metadata = fields.content === 'file' ? await receiveMetadata(context, request, shipped) : undefined
+    const { bodyLeft } = request.body
+    const metadata = fields.content === 'file' ? await receiveMetadata(context, request, shipped, bodyLeft) : undefined
     // The order of records is the order of these calls: the next request is read only after this one.
     const applied = store.apply([{ shipped, content: metadata }])
     request.bodyTaken()
@@ -71,10 +74,45 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const file = begun ?? (await store.receive(parts.storePathIndex, request.body.bodyLeft, kindOf(shipped)))
   const receive = () => receiveFile(context, request, shipped, file, fields.crc32)
   await partials.receive(fields.storageId, receive, () => request.connection.drop())
-  const { sizeBytes } = file
+  return applyFile(context, request, [{ shipped, content: file }], file.sizeBytes)
+}
+
+/** Applies all that a file is now, its metadata in front of it. */
+async function syncWhole(
+  context: PortContext,
+  request: FrameRequest,
+  shipped: ShippedRecord,
+  { offset: metadataBytes, crc32 }: SyncRecordFields,
+): Promise<FrameReply> {
+  const { store, partials } = context
+  const { body } = request
+  if (metadataBytes > Math.min(METADATA_FILE_BYTES_MAX, body.bodyLeft))
+    throw new DfsError('too_large', 'no file has so much metadata')
+  await partials.take(shipped, 0)
+  const metadata = metadataBytes === 0 ? undefined : await receiveMetadata(context, request, shipped, metadataBytes)
+  const file = await store.receive(shipped.file.storePathIndex, body.bodyLeft, kindOf(shipped))
+  await receiveFile(context, request, shipped, file, crc32).catch(async error => {
+    await metadata?.discard()
+    throw error
+  })
+  const { origin, record } = shipped
+  const previous = metadata === undefined ? shipped.previous : origin.sequence
+  const shipments: Shipment[] = [{ shipped: { ...shipped, previous }, content: file }]
+  if (metadata !== undefined)
+    shipments.unshift({ shipped: { ...shipped, record: { ...record, op: 'U' } }, content: metadata })
+  return applyFile(context, request, shipments, file.sizeBytes)
+}
+
+/** Gives what has come to the store; answers when it is durable. */
+async function applyFile(
+  { store, counts }: PortContext,
+  request: FrameRequest,
+  shipments: readonly Shipment[],
+  sizeBytes: number,
+): Promise<FrameReply> {
   store.counters.total_sync_in_bytes += sizeBytes
   // The order of records is the order of these calls: the next request is read only after this one.
-  const applied = store.apply([{ shipped, content: file }])
+  const applied = store.apply(shipments)
   request.bodyTaken()
   await applied
   counts.applied++
@@ -88,9 +126,14 @@ function kindOf({ file: { kind }, record }: ShippedRecord): FileKind {
   return kind === 'slave' || kind === 'appender' ? kind : 'plain'
 }
 
-async function receiveMetadata({ store }: PortContext, { body }: FrameRequest, { file, record }: ShippedRecord) {
-  if (body.bodyLeft > METADATA_FILE_BYTES_MAX) throw new DfsError('too_large', 'no file has so much metadata')
-  const metadata = decodeMetadata(await body.copy(body.bodyLeft))
+async function receiveMetadata(
+  { store }: PortContext,
+  { body }: FrameRequest,
+  { file, record }: ShippedRecord,
+  bytes: number,
+) {
+  if (bytes > METADATA_FILE_BYTES_MAX) throw new DfsError('too_large', 'no file has so much metadata')
+  const metadata = decodeMetadata(await body.copy(bytes))
   if (metadata === undefined) throw new DfsError('digest_mismatch', `the metadata of ${record.name} is damaged`)
   return store.receiveMetadata(file, metadata)
 }

@@ -112,15 +112,18 @@ export class Orderers {
     return succession?.orderer === storageId ? succession : undefined
   }
 
-  /** Whether a record of this binlog is about a file that changes, and has been in other hands since. */
-  isPast({ name, epoch, sequence }: BinlogRecord): boolean {
+  /**
+   * Whether a record of this binlog goes to peers with all that its file is now: of a file that changes, and has been in other
+   * hands since, or has come into ours with it.
+   */
+  goesWhole({ op, name, epoch, sequence }: BinlogRecord): boolean {
     const { successions } = this.table
     if (successions.length === 0) return false
     const { storageId: own } = this.#parts.store
     const file = decodeFileName(name)
     const storageId = mayChange(file) ? this.#parts.sourceOf(file) : undefined
     if (storageId === undefined) return false
-    if (storageId !== own) return this.ordererOf(storageId) !== own
+    if (storageId !== own) return op === 'C' || this.ordererOf(storageId) !== own
     const since = this.takenBack?.since
     return since !== undefined && epoch === since.epoch && sequence <= since.sequence
   }

@@ -165,6 +165,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   }))
   // Before any tracker tells: a member that was forgotten would not be waited for.
   for (const position of store.positions) replicas.expect(position.storageId)
+  for (const member of ordererFile.state.members) replicas.expect(member)
   for (const { peer, epoch, sequence } of await new MarkFiles(world.disk, options.dataDirectory).readAll()) {
     replicas.expect(peer, epoch === store.epoch ? sequence : 0)
   }
@@ -195,6 +196,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   })
   const agreement = new Agreement({
     ...{ orderers, file: ordererFile, store, pool, timers, log, members, peers },
+    joined: () => actor.state?.joined === true,
     clock: world.clock,
     random: world.random,
     onSuccession: ({ source }) => tell('orderer_changed', { source, orderer: storageId }),
@@ -267,7 +269,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     replicas,
     ordering: {
       term: () => orderers.termToShip(),
-      isPast: record => orderers.isPast(record),
+      goesWhole: record => orderers.goesWhole(record),
       get takenBack() {
         return orderers.takenBack
       },

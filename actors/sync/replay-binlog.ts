@@ -16,6 +16,7 @@ import { isShipped } from '../../store/binlog.ts'
 import type { BinlogCursor } from '../../store/binlog-reader.ts'
 import { heldBy } from './held-by-peer.ts'
 import {
+  goesAlone,
   isCorrupt,
   isUnreadable,
   noteUnreadable,
@@ -107,10 +108,10 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
         for (const next of page) {
           const isHeld = held?.has(next.record.sequence)
           if (!isShipped(next.record)) continue
-          const isPast = ordering.isPast(next.record)
-          if (!isPast && run.add(next, isHeld)) continue
+          const isAlone = goesAlone(session, next.record)
+          if (!isAlone && run.add(next, isHeld)) continue
           await shipRun()
-          if (!isPast && run.add(next, isHeld)) continue
+          if (!isAlone && run.add(next, isHeld)) continue
           const { done } = await shipRecord(session, next, shipped, partial)
           await note(next.record.sequence, 1, done)
         }

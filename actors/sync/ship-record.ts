@@ -1,4 +1,5 @@
 /** Ships records of files of their own to a peer, a frame for each: files, changes of appender files, metadata. */
+import type { BinlogRecord } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { decodeFileName, mayChange, metadataNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
@@ -37,12 +38,30 @@ export interface ShipContext {
 export interface ShipSession {
   readonly context: ShipContext
   readonly client: FrameClient
-  /** Up to which record files that change have gone as a whole: what came before that is in them. */
-  readonly contained: Map<string, number>
+  /** Files that change whose bytes have gone as they are: what was recorded before that is in them. */
+  readonly contained: Map<string, Contained>
+}
+
+interface Contained {
+  /** The last record that is in them. */
+  readonly until: number
+  /** Nothing else needs to be told of the time before: metadata went with them, and that they were not there for a while. */
+  readonly isWhole: boolean
 }
 
 /** Names that are remembered: of others, some bytes go twice. */
 const CONTAINED_MAX = 10_000
+
+/** Whether a record that could go with others goes by itself: more is to be said of its file, or less. */
+export function goesAlone({ context, contained }: ShipSession, record: BinlogRecord): boolean {
+  if (context.ordering.goesWhole(record)) return true
+  const { op, name, sequence } = record
+  const known = contained.get(name)
+  if (known === undefined) return false
+  if (known.isWhole && sequence <= known.until) return true
+  if (op === 'D') contained.delete(name)
+  return false
+}
 
 /**
  * Ships a record that is a frame of its own; `done` resolves when it is durable at the peer. `partial` is what the peer has of a
@@ -57,18 +76,18 @@ export async function shipRecord(
   const { context, client, contained } = session
   const { record, line } = next
   const { op, name, range, sequence } = record
-  if (op === 'U') return shipMetadata(session, next, previous)
-  const isPast = context.ordering.isPast(record)
-  if ((contained.get(name) ?? 0) >= sequence)
+  const known = contained.get(name)
+  if (known !== undefined && sequence <= known.until && (known.isWhole || range !== undefined))
     return { done: client.request(COMMANDS.syncRecord, headOf(context, { content: 'past', previous }, line)) }
-  if (range !== undefined && !isPast) return shipRange(session, next, previous, range)
-  const file = decodeFileName(name)
-  if (!mayChange(file)) return shipFile(session, next, previous, partial)
+  const isWhole = context.ordering.goesWhole(record)
+  if (!isWhole && op === 'U') return shipMetadata(session, next, previous)
+  if (!isWhole && range !== undefined) return shipRange(session, next, previous, range)
+  if (!mayChange(decodeFileName(name))) return shipFile(session, next, previous, partial)
   // Everything that is recorded up to here is in what is read from now on.
   const until = context.store.end.sequence
-  const shipped = await (isPast ? shipWhole(session, next, previous) : shipFile(session, next, previous, partial))
+  const shipped = await (isWhole ? shipWhole(session, next, previous) : shipFile(session, next, previous, partial))
   if (contained.size >= CONTAINED_MAX) contained.clear()
-  if (shipped.isWhole) contained.set(name, until)
+  if (shipped.isThere) contained.set(name, { until, isWhole })
   return shipped
 }
 
@@ -104,21 +123,33 @@ async function shipRange(
 }
 
 /**
- * Ships a record that was made before the file was in other hands: with the whole file, as those have left it. Of a file that
- * is not there any more, a later record tells.
+ * Ships a record with all that its file is now, whatever it says itself. Of a file that is not there any more, a later record
+ * tells.
  */
 async function shipWhole(
   { context, client }: ShipSession,
   { record, line }: ReadRecord,
   previous: number,
-): Promise<{ done: Promise<unknown>; isWhole: boolean }> {
+): Promise<{ done: Promise<unknown>; isThere: boolean }> {
   const { name, op } = record
+  // Where metadata is damaged, that of the peer stays; where there is none, empty metadata says so.
+  const metadata = await context.store.readMetadata(decodeFileName(name)).then(
+    found => encodeMetadata(found ?? Buffer.alloc(0)),
+    error => {
+      if (!isCorrupt(error)) throw error
+      context.onCorruption(metadataNameOf(name))
+      return Buffer.alloc(0)
+    },
+  )
   const file = await openToShip(context, name)
-  const content = file !== undefined ? 'whole' : op === 'D' ? 'none' : 'past'
-  const head = headOf(context, { content, previous, crc32: file?.crc32 }, line)
-  if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head), isWhole: false }
+  if (file === undefined) {
+    const head = headOf(context, { content: op === 'D' ? 'none' : 'past', previous }, line)
+    return { done: client.request(COMMANDS.syncRecord, head), isThere: false }
+  }
+  const about = { content: 'whole', previous, offset: metadata.length, crc32: file.crc32 } as const
+  const head = Buffer.concat([headOf(context, about, line), metadata])
   const { done } = shipBytes(context, client, { name, head, file, range: { from: 0, until: file.sizeBytes } })
-  return { done, isWhole: true }
+  return { done, isThere: true }
 }
 
 /** Opens a file that is to be shipped; undefined if it is not here, or goes without its bytes. */
@@ -161,7 +192,7 @@ async function shipFile(
   { record, line }: ReadRecord,
   previous: number,
   partial: PartialFile,
-): Promise<{ done: Promise<unknown>; isWhole: boolean }> {
+): Promise<{ done: Promise<unknown>; isThere: boolean }> {
   const { name, sequence } = record
   // A file that is gone was deleted meanwhile; one that cannot be read must not keep all others from the peer.
   const goesWithout = isUnreadable(context, name)
@@ -169,9 +200,9 @@ async function shipFile(
   const content = file !== undefined ? 'file' : goesWithout ? 'unreadable' : 'none'
   const offset = file !== undefined && partial.sequence === sequence ? await sharedBytes(file, partial) : 0
   const head = headOf(context, { content, previous, offset, crc32: file?.crc32 }, line)
-  if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head), isWhole: false }
+  if (file === undefined) return { done: client.request(COMMANDS.syncRecord, head), isThere: false }
   const { done } = shipBytes(context, client, { name, head, file, range: { from: offset, until: file.sizeBytes } })
-  return { done, isWhole: true }
+  return { done, isThere: true }
 }
 
 /** Ships the record of metadata with what it is now: nothing if its file is gone, and left out if it is damaged. */

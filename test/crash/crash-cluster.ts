@@ -8,6 +8,8 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { startTracker } from '../../actors/tracker/start-tracker.ts'
+import { connect } from '../../client/connect.ts'
+import { toDfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import { type PeerPosition, readPeerPosition, writeSyncPosition } from '../../protocol/sync-bodies.ts'
 import { FrameClient } from '../../runtime/frame-client.ts'
@@ -186,6 +188,21 @@ export class CrashCluster {
   /** Ends all connections. */
   disconnect(): void {
     for (const client of this.#clients.splice(0)) client.close()
+  }
+
+  /** Has a member take over from a source, as an operator who knows that it is dead; false if that cannot be yet. */
+  async takeOver(source: number, by: number): Promise<boolean> {
+    const credentials = await credentialsOf(this.directory, 'ops')
+    const client = await connect({ credentials })
+    try {
+      await client.takeOver(by, source, { alone: true })
+      return true
+    } catch (error) {
+      if (toDfsError(error).code !== 'still_in_use') throw error
+      return false
+    } finally {
+      await client.close()
+    }
   }
 
   /** How far a storage server has applied the records of a source, by its own word. */

@@ -73,7 +73,7 @@ for (;;) {
     segmentFileBytesMax: options.segmentFileBytesMax ?? SEGMENT_FILE_BYTES_MAX,
     hotFileBytes: 0,
     durability: 'fsync',
-    ack: 'one',
+    ack: options.ack ?? 'one',
     scrub: { bytesPerSecond: SCRUB_BYTES_PER_SECOND },
     reuse: REUSE,
     credentials: own,

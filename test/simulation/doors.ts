@@ -87,8 +87,8 @@ function doorOf(
       const head = writeSlave({ sizeBytes: bytes.length, prefix, extension }, parseFileId(masterId).name)
       await ask(COMMANDS.uploadSlave, head, bytes)
     },
-    async download(fileId, { offset, length } = {}) {
-      return fetchFile(await connect(), fileId, offset, length)
+    async download(fileId, { offset = 0, length = 0 } = {}) {
+      return fetchFile(await connect(), fileId, { offset, length })
     },
   }
 }

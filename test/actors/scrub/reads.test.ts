@@ -70,7 +70,9 @@ describe('a file that is read and bad', () => {
       expect(events).to.have.length(1)
       expect(JSON.parse(events[0]!).detail).to.include({ storageId: PEER, file: fileId })
       // A member that asks gets no bad byte, and is not sent on.
-      expect(await codeOf(fetchFile(await cluster.connect(PEER, 'peer'), fileId, atBytes))).to.equal('corrupt')
+      expect(await codeOf(fetchFile(await cluster.connect(PEER, 'peer'), fileId, { offset: atBytes }))).to.equal(
+        'corrupt',
+      )
       await bus.drain()
     })
   }

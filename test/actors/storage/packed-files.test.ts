@@ -102,7 +102,7 @@ describe('a packed file', function () {
         expect(decodeFileName(parseFileId(fileId).name).kind).to.equal('segment')
         expect((await fetchFile(connection, fileId)).equals(content), fileId).to.equal(true)
         if (content.length < 10) continue
-        const range = await fetchFile(connection, fileId, 7, content.length - 9)
+        const range = await fetchFile(connection, fileId, { offset: 7, length: content.length - 9 })
         expect(range.equals(content.subarray(7, -2)), fileId).to.equal(true)
       }
     }
@@ -113,9 +113,9 @@ describe('a packed file', function () {
     const fileId = await upload(contentOf(100))
     for (const offset of [100, 101]) {
       const connection = await cluster.connect(1, 'client')
-      expect(await codeOf(fetchFile(connection, fileId, offset)), `${offset}`).to.equal('bad_range')
+      expect(await codeOf(fetchFile(connection, fileId, { offset })), `${offset}`).to.equal('bad_range')
     }
-    const tail = await fetchFile(await cluster.connect(1), fileId, 90, 1000)
+    const tail = await fetchFile(await cluster.connect(1), fileId, { offset: 90, length: 1000 })
     expect(tail.equals(contentOf(100).subarray(90))).to.equal(true)
   })
 

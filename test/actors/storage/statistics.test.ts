@@ -38,7 +38,7 @@ describe('the statistics of a storage server', () => {
     const large = await uploadFile(connection, LARGE)
     await fetchFile(connection, small)
     await fetchFile(connection, large)
-    await fetchFile(connection, large, 100, 50)
+    await fetchFile(connection, large, { offset: 100, length: 50 })
     expect(await codeOf(fetchFile(connection, large.replace(/\d{3}\.txt$/, '999.txt')))).not.equal('none')
     const synced = SMALL.length + LARGE.length
     await until('both files are at the peer', async () => ((await told(2)).success_sync_in_bytes ?? 0) >= synced)

@@ -37,7 +37,9 @@ describe('a storage server that is asked for a file it does not have', function 
     const { fileId } = await client.upload(bytes, { extension: 'bin' })
     expect(decodeFileName(parseFileId(fileId).name).storageId).to.equal(1)
     expect(await fetchFile(second, fileId)).to.deep.equal(bytes)
-    expect(await fetchFile(second, fileId, 1_000_000, 70_000)).to.deep.equal(bytes.subarray(1_000_000, 1_070_000))
+    expect(await fetchFile(second, fileId, { offset: 1_000_000, length: 70_000 })).to.deep.equal(
+      bytes.subarray(1_000_000, 1_070_000),
+    )
   })
 
   it('passes on what several connections ask for in one go, however their replies have to wait for each other', async () => {
