@@ -265,9 +265,10 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
   syncPosition: {
     to: 'storage',
     about: "Peers only: how far a source's records have been applied.",
-    request: 'storage id of the source 4, group 16, epoch of the source 8, incarnation of the source 16',
+    request:
+      'storage id of the source 4, group 16, epoch of the source 8, incarnation of the source 16, the term that it has settled 8, storage id of another member 4, or 0',
     reply:
-      "incarnation 16, epoch 8, sequence 8, then the source's life whose records are taken: epoch 8, incarnation 16, then what is here of a file that was cut off: sequence 8, bytes 8, CRC32 4",
+      "incarnation 16, epoch 8, sequence 8, then the source's life whose records are taken: epoch 8, incarnation 16, then what is here of a file that was cut off: sequence 8, bytes 8, CRC32 4, then how far that other member's records are applied: epoch 8, sequence 8",
   },
   syncRecord: {
     to: 'storage',
@@ -297,6 +298,13 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
     about: 'Peers only: asks which files are here already, of those that were taken over.',
     request: 'for each file (64 at most): size 8, CRC32 4, length of its name 1, name',
     reply: 'a byte for each: 1 if it is here and good',
+  },
+  orderers: {
+    to: 'storage',
+    about:
+      'Peers only: asks who orders the changes of whose files, or begins to change that; see protocol/orderer-messages.ts.',
+    request: 'msgpack: kind `ask`, `prepare` or `accept`, by, term, source, table',
+    reply: 'msgpack: storageId, granted, reason, promised, table, end, positions',
   },
 }
 

@@ -58,10 +58,11 @@ export function clusterCommand(
 }
 
 /** Connects as the flags say. */
-export function connectAs(flags: ClusterFlags): Promise<Client> {
+export function connectAs(flags: ClusterFlags, user?: 'ops'): Promise<Client> {
   const { cluster, credentials, nats, prefix } = flags
   return connect({
     prefix,
+    ...(user === undefined ? {} : { user }),
     name: 'dfs',
     ...(cluster === undefined ? {} : { clusterFile: cluster }),
     ...(credentials === undefined ? {} : { credentials }),
@@ -74,12 +75,13 @@ export async function withClient(
   flags: ClusterFlags,
   what: string,
   work: (session: Session) => Promise<number>,
+  user?: 'ops',
 ): Promise<void> {
   const { signal } = interruptible()
   let client: Client | undefined
   let code: number
   try {
-    client = await orAborted(signal, connectAs(flags))
+    client = await orAborted(signal, connectAs(flags, user))
     code = await work({ client, signal })
   } catch (error) {
     printError(what, error)

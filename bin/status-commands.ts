@@ -1,9 +1,11 @@
-/** The commands that look at a cluster: `dfs status`, `dfs monitor`, `dfs doctor`. */
-import type { Command } from 'commander'
+/** The commands that look at a cluster, `dfs status`, `dfs monitor` and `dfs doctor`, and the one that helps it, `dfs succeed`. */
+import { type Command, InvalidArgumentError } from 'commander'
+import { STORAGE_ID_MAX } from '../protocol/file-id.ts'
 import { doctor } from './doctor.ts'
 import { monitor } from './monitor.ts'
 import { type ClusterFlags, clusterCommand, withClient } from './session.ts'
 import { type StatusFlags, status } from './status.ts'
+import { type SucceedFlags, succeed } from './succeed.ts'
 
 export function addStatusCommands(program: Command): void {
   clusterCommand(
@@ -29,9 +31,30 @@ export function addStatusCommands(program: Command): void {
 
   clusterCommand(
     program,
+    'succeed',
+    "let a storage server order the changes of another one's files, which is gone; it takes them back when it returns",
+    `dfs succeed 1 --by 2 --alone
+     dfs succeed 1 --by 1 --alone  # back without the other one of its group, which has not taken over`,
+  )
+    .argument('<source>', 'storage id of the server that is gone', storageIdOf)
+    .requiredOption('--by <id>', 'storage id of the successor, of the same group', storageIdOf)
+    .option('--alone', 'whoever else would have to agree is dead: in a group of two somebody has to say so')
+    .action((source: number, flags: SucceedFlags) =>
+      withClient(flags, 'succeed', session => succeed(session, source, flags), 'ops'),
+    )
+
+  clusterCommand(
+    program,
     'doctor',
     'check this machine and the cluster, and say what to do; exits with 1 if a check fails',
     `dfs doctor
      dfs doctor --json | jq '.checks[] | select(.level != "ok")'`,
   ).action((flags: ClusterFlags) => doctor(flags))
+}
+
+/** Throws commander's InvalidArgumentError. */
+function storageIdOf(text: string): number {
+  const id = Number(text)
+  if (!Number.isInteger(id) || id < 1 || id > STORAGE_ID_MAX) throw new InvalidArgumentError('a storage id is a number')
+  return id
 }

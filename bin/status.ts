@@ -85,9 +85,22 @@ export function formatStatus(status: ClusterStatus, lags: readonly SyncLag[]): s
 /** How a storage server is, in a few words. */
 export function statusText({ report, online, beatAgeMs }: StorageView): string {
   if (!online) return `OFFLINE, last heard ${formatSeconds(beatAgeMs / 1000)} ago`
-  const badFiles = report.counts.badFiles ?? 0
-  if (report.status === 'active') return badFiles === 0 ? 'active' : `active, ${badFiles} bad files`
+  const { badFiles = 0, asideFiles = 0 } = report.counts
+  const notes = [
+    ...(badFiles === 0 ? [] : [`${badFiles} bad files`]),
+    ...(asideFiles === 0 ? [] : [`${asideFiles} files kept aside`]),
+    ...ordersText(report),
+  ]
+  if (report.status === 'active') return ['active', ...notes].join(', ')
   return report.reason === undefined ? report.status : `${report.status}: ${report.reason}`
+}
+
+/** Whose changes a storage server orders, if not only those of its own files. */
+function ordersText({ storageId, orders }: StorageView['report']): string[] {
+  if (orders === undefined) return []
+  const others = orders.filter(source => source !== storageId)
+  const own = orders.includes(storageId) ? [] : ['orders no changes of its files']
+  return others.length === 0 ? own : [...own, `orders changes for ${others.join(', ')}`]
 }
 
 /** How far a peer is behind, in a few words. */

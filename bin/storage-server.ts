@@ -19,7 +19,7 @@ export type StorageServerOptions = StorageOptions & {
 export async function startStorageServer(context: RoleContext, options: StorageServerOptions): Promise<StorageServer> {
   const storage = await startStorage(context, options)
   const { dataDirectory } = options
-  const { store, blocks, pool, quarantine, replicas } = storage
+  const { store, ordering, blocks, pool, quarantine, replicas } = storage
   const scrub = await startScrub(
     { ...context, log: context.log.child({ actor: `scrub ${storage.storageId}` }) },
     {
@@ -35,6 +35,7 @@ export async function startStorageServer(context: RoleContext, options: StorageS
       credentials: options.syncCredentials,
       dataDirectory,
       store,
+      ordering,
       blocks,
       pool,
       replicas,

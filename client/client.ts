@@ -4,6 +4,7 @@ import { extensionOf, formatFileId, parseFileId } from '../protocol/file-id.ts'
 import { COMMANDS } from '../protocol/frame.ts'
 import type { ReplyOf } from '../protocol/message.ts'
 import { metadataOf, readMetadata, textsOf, writeMetadata } from '../protocol/metadata.ts'
+import { takeOver } from '../protocol/storage-messages.ts'
 import { trackerLocate, trackerStatus } from '../protocol/tracker-messages.ts'
 import type { Bus } from '../runtime/bus.ts'
 import {
@@ -26,6 +27,9 @@ import type { UploadInput } from './upload-source.ts'
 
 /** A download into memory is refused beyond this; a file or a stream takes any size. */
 const BUFFER_BYTES_MAX = 512 * 1024 * 1024
+
+/** A take-over waits for what is under way at those who agree. */
+const TAKE_OVER_MS = 30_000
 
 /** What a link is called: see `createLink`. */
 export interface LinkOptions {
@@ -212,6 +216,15 @@ export class Client {
   /** The cluster as a tracker sees it. */
   status(): Promise<ReplyOf<typeof trackerStatus>> {
     return this.#servers.routes.ask(trackerStatus, {})
+  }
+
+  /**
+   * Makes a storage server order the changes of the files of a source that is gone, until that is back; `alone` says that
+   * whoever else would have to agree is dead. For operators: needs their NATS credentials. Rejects with `still_in_use` if the
+   * source is not gone, with `unavailable` if too few members agree or one has more of its records.
+   */
+  takeOver(by: number, source: number, { alone = false } = {}): Promise<ReplyOf<typeof takeOver>> {
+    return this.#servers.routes.ask(takeOver, { source, alone }, { id: `storage-${by}`, timeoutMs: TAKE_OVER_MS })
   }
 
   /** What a file id says, and who could serve it now. */

@@ -13,6 +13,8 @@ import { Client } from './client.ts'
 export interface ConnectOptions {
   /** What the role's credentials file holds, or its path. Without it, the cluster that runs on this machine is taken. */
   readonly credentials?: Credentials | string
+  /** As whom, where the cluster file says the credentials: `client` if not given. */
+  readonly user?: 'client' | 'ops'
   /** NATS servers to use instead of the credentials' own. */
   readonly servers?: readonly string[]
   /** Where a `dfs up` wrote its cluster file, if not the one that was started last. */
@@ -53,7 +55,7 @@ async function credentialsFrom(world: World, options: ConnectOptions): Promise<C
   if (typeof credentials === 'object') return credentials
   if (typeof credentials === 'string') return readCredentials(world.disk, credentials)
   const cluster = await findCluster(world.disk, realEnvironment(), options.clusterFile)
-  const path = cluster?.credentials.client
+  const path = cluster?.credentials[options.user ?? 'client']
   if (path === undefined) throw new DfsError('unavailable', 'no running cluster is known here; start one with `dfs up`')
   return readCredentials(world.disk, path)
 }

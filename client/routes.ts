@@ -125,7 +125,11 @@ export class Routes {
       return { answer: { servers, positions, source }, leaseMs: FETCH_LEASE_MS }
     })
     if (needed === undefined) return this.#best(servers)
-    const has = (id: number) => needed !== 'source' && positions.some(at => at.storageId === id && !isAfter(needed, at))
+    // Positions are those in the binlog of who orders the changes: of a change that another one has ordered, that one tells.
+    const has = (id: number) =>
+      needed !== 'source' &&
+      needed.source === source &&
+      positions.some(at => at.storageId === id && !isAfter(needed, at))
     const able = servers.filter(server => server.storageId === source || has(server.storageId))
     if (able.length === 0) throw new DfsError('unavailable', 'nobody can be asked who surely has the last change')
     return this.#best(able)
@@ -188,13 +192,16 @@ export class Routes {
     this.#storages.clear()
   }
 
-  /** Asks the trackers. Rejects with a DfsError. */
-  async ask<D extends RequestDefinition>(definition: D, request: RequestOf<D>): Promise<ReplyOf<D>> {
-    const subject = subjectOf(definition, { prefix: this.#prefix })
+  /** Asks the trackers, or the actor with an id. Rejects with a DfsError. */
+  async ask<D extends RequestDefinition>(
+    definition: D,
+    request: RequestOf<D>,
+    { id, timeoutMs = TRACKER_TIMEOUT_MS }: { id?: string; timeoutMs?: number } = {},
+  ): Promise<ReplyOf<D>> {
+    const tokens = id === undefined ? {} : { id }
+    const subject = subjectOf(definition, { prefix: this.#prefix, ...tokens })
     try {
-      const reply = await this.#bus.request(subject, encode(request as object, 'msgpack'), {
-        timeoutMs: TRACKER_TIMEOUT_MS,
-      })
+      const reply = await this.#bus.request(subject, encode(request as object, 'msgpack'), { timeoutMs })
       const { value } = decode(reply.payload)
       if ('error' in value) {
         const { code, message } = (value as unknown as ErrorBody).error

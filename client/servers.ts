@@ -115,7 +115,8 @@ export class Servers {
     const needed =
       consistency === 'strong' ? 'source' : consistency === 'session' ? this.changes.needed(fileId) : undefined
     const servers = await this.routes.forRead(fileId, needed)
-    const status = needed === undefined ? 0 : REQUEST_STATUS.alone
+    const { strong, alone } = REQUEST_STATUS
+    const status = needed === undefined ? 0 : needed === 'source' ? strong : alone
     try {
       return await this.onFirst(servers, client => ask(client, status), readPurpose(parseFileId(fileId).group))
     } catch (error) {

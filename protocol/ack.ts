@@ -1,6 +1,5 @@
 /** How many members of a group have to hold an upload durably before it is answered, and what the answer says of it. */
-import type { Static } from 'typebox'
-import { Type } from './schema.ts'
+import { type Static, Type } from 'typebox'
 import { GROUP_MEMBERS_MAX, StorageIdSchema } from './storage-messages.ts'
 
 /**

@@ -179,6 +179,11 @@ export function isExtension(text: string): boolean {
   return EXTENSION.test(text)
 }
 
+/** Whether what is under a name may change, or come again: all others mean one thing for ever. */
+export function mayChange({ kind }: Pick<FileNameParts, 'kind'>): boolean {
+  return kind === 'slave' || kind === 'appender'
+}
+
 /** Reads what a file name says. Throws `bad_file_id`; what it lets through holds no `..` and stays below a store path. */
 export function decodeFileName(name: string): FileNameParts {
   const match = name.length <= FILE_NAME_BYTES_MAX ? NAME.exec(name) : null

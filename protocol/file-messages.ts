@@ -1,8 +1,7 @@
 /** Files by NATS message: what any NATS client can do without an SDK. */
-
+import { Type } from 'typebox'
 import { Receipt } from './ack.ts'
 import { defineRequest } from './message.ts'
-import { Type } from './schema.ts'
 
 const FileIdText = Type.String({ minLength: 1, maxLength: 160 })
 

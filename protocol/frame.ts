@@ -73,13 +73,15 @@ export const COMMANDS = {
   listFiles: 208,
   /** Private, peers only: asks which files it has already. */
   syncHeld: 209,
+  /** Private, peers only: who orders the changes of whose files; see orderer-messages.ts. */
+  orderers: 210,
 } as const
 
 /**
  * What our own clients say in the status of a request, which is 0 in those of FastDFS's: a read that is to be answered from
- * what this member has itself; a change whose reply is to begin with its place in the binlog (`readChanged`).
+ * what this member has itself, or only by who orders the file's changes; a change whose reply is to begin with its place in the binlog (`readChanged`).
  */
-export const REQUEST_STATUS = { alone: 64, tellPlace: 128 } as const
+export const REQUEST_STATUS = { strong: 32, alone: 64, tellPlace: 128 } as const
 
 /** The first ten bytes of a frame. */
 export interface FrameHeader {

@@ -1,8 +1,7 @@
 /** What a storage server tells the trackers about itself, and what it is asked. */
-import type { Static } from 'typebox'
+import { type Static, Type } from 'typebox'
 import { GROUP_NAME_BYTES, STORAGE_ID_MAX } from './file-id.ts'
 import { defineNotice, defineRequest } from './message.ts'
-import { Type } from './schema.ts'
 
 const Count = Type.Integer({ minimum: 0 })
 export const StorageIdSchema = Type.Integer({ minimum: 1, maximum: STORAGE_ID_MAX })
@@ -109,6 +108,9 @@ export const StorageReport = Type.Object({
   positions: Type.Array(SourcePosition, { maxItems: GROUP_MEMBERS_MAX }),
   /** What its peers lack of its own records, as far as it knows. */
   peers: Type.Optional(Type.Array(PeerBacklog, { maxItems: GROUP_MEMBERS_MAX })),
+  /** Sources whose changes it orders, itself among them, and since which term; left out if no files were ever in other hands. */
+  orders: Type.Optional(Type.Array(StorageIdSchema, { maxItems: GROUP_MEMBERS_MAX })),
+  term: Type.Optional(Count),
   counts: Type.Record(Type.String({ maxLength: 40 }), Type.Number()),
   /** What FastDFS calls StatBuff, by its names; see statistics.ts. What is left out is 0. */
   statistics: Type.Optional(Type.Record(Type.String({ maxLength: 40 }), Count)),
@@ -169,6 +171,20 @@ export const actorStatus = defineRequest({
   request: Type.Object({}),
   reply: StorageReport,
   errors: [],
+})
+
+export const takeOver = defineRequest({
+  name: 'storage.takeOver',
+  subject: 'actor.{id}.takeOver',
+  about:
+    'Makes exactly this storage server order the changes of the files of a source that is gone, until that is back; `id` is `storage-<storageId>`. For operators.',
+  request: Type.Object({
+    source: StorageIdSchema,
+    /** Whoever else would have to agree is dead: in a group of two somebody has to say so. */
+    alone: Type.Optional(Type.Boolean()),
+  }),
+  reply: Type.Object({ source: StorageIdSchema, orderer: StorageIdSchema, term: Count }),
+  errors: ['unknown_storage', 'still_in_use', 'busy', 'unavailable'],
 })
 
 /** How far one peer has been served. */

@@ -1,9 +1,11 @@
 /**
  * Bodies of the private commands between a source and its peers.
  *
- *     syncPosition 205   source's storage id 4, group 16, epoch 8, incarnation 16
+ *     syncPosition 205   source's storage id 4, group 16, epoch 8, incarnation 16, the term that it has settled 8, another
+ *                        member's storage id 4, or 0
  *              reply     incarnation 16, epoch 8, sequence 8, then the source's own: epoch 8, incarnation 16, then what is
- *                        here of a file that was cut off: its record's sequence 8, bytes 8, CRC32 4; all 0 if nothing is
+ *                        here of a file that was cut off: its record's sequence 8, bytes 8, CRC32 4; all 0 if nothing is;
+ *                        then how far that other member's records are applied here: epoch 8, sequence 8
  *     syncRecord 206     source's storage id 4, content 1, previous 8, offset 8, CRC32 4, line length 2, line, then the file
  *                        from the offset on
  *              reply     empty, once the record is durable here
@@ -15,7 +17,9 @@
  *
  * The life of the source that the reply names is the one whose records are taken; another one has to raise its epoch.
  * `content` is 1 if the file follows, 0 if it does not: a deletion, or a file that is gone at the source already; 2 if
- * the source has the file and cannot read it; 3 if the peer has said that it has the file.
+ * the source has the file and cannot read it; 3 if the peer has said that it has the file; 4 if what follows is the whole
+ * file, whatever the record says, which is of a time before its changes were in other hands; 5 if what the record says came
+ * with the whole file, in front of it.
  * `previous` is the sequence of the record shipped before this one: a receiver sees a gap.
  * `CRC32` is that of the whole file, also where its name does not say it; 0 where no file follows.
  */
@@ -24,9 +28,11 @@ import { GROUP_NAME_BYTES } from './file-id.ts'
 import { readInt64, readString, writeInt64, writeString } from './frame.ts'
 
 const INCARNATION_BYTES = 16
-export const SYNC_POSITION_BYTES = 4 + GROUP_NAME_BYTES + 8 + INCARNATION_BYTES
+const TERM_AT = 4 + GROUP_NAME_BYTES + 8 + INCARNATION_BYTES
+export const SYNC_POSITION_BYTES = TERM_AT + 12
 const PARTIAL_AT = 2 * INCARNATION_BYTES + 24
-export const SYNC_POSITION_REPLY_BYTES = PARTIAL_AT + 20
+const OTHER_AT = PARTIAL_AT + 20
+export const SYNC_POSITION_REPLY_BYTES = OTHER_AT + 16
 export const SYNC_RECORD_FIXED_BYTES = 4 + 1 + 8 + 8 + 4 + 2
 
 /** Who asks a peer where it stands. */
@@ -36,14 +42,21 @@ export interface SyncPositionFields {
   readonly epoch: number
   /** 32 hex digits. */
   readonly incarnation: string
+  /** What it has settled about who orders whose changes. */
+  readonly term: number
+  /** Whose position is wanted as well, or 0. */
+  readonly other: number
 }
 
-export function writeSyncPosition({ storageId, group, epoch, incarnation }: SyncPositionFields): Buffer {
+export function writeSyncPosition(fields: SyncPositionFields): Buffer {
+  const { storageId, group, epoch, incarnation, term, other } = fields
   const buffer = Buffer.alloc(SYNC_POSITION_BYTES)
   buffer.writeUInt32BE(storageId, 0)
   writeString(buffer, group, 4, GROUP_NAME_BYTES)
   writeInt64(buffer, epoch, 4 + GROUP_NAME_BYTES)
   buffer.write(incarnation, 12 + GROUP_NAME_BYTES, 'hex')
+  writeInt64(buffer, term, TERM_AT)
+  buffer.writeUInt32BE(other, TERM_AT + 8)
   return buffer
 }
 
@@ -52,7 +65,9 @@ export function readSyncPosition(buffer: Buffer): SyncPositionFields {
     storageId: buffer.readUInt32BE(0),
     group: readString(buffer, 4, GROUP_NAME_BYTES),
     epoch: readInt64(buffer, 4 + GROUP_NAME_BYTES),
-    incarnation: buffer.toString('hex', 12 + GROUP_NAME_BYTES, SYNC_POSITION_BYTES),
+    incarnation: buffer.toString('hex', 12 + GROUP_NAME_BYTES, TERM_AT),
+    term: readInt64(buffer, TERM_AT),
+    other: buffer.readUInt32BE(TERM_AT + 8),
   }
 }
 
@@ -70,6 +85,8 @@ export interface PeerPosition extends BinlogPosition {
   /** The life of the source whose records the peer takes. */
   readonly source: { readonly epoch: number; readonly incarnation: string }
   readonly partial: PartialFile
+  /** How far the records of the other member are applied that was asked for. */
+  readonly other: BinlogPosition
 }
 
 export function writePeerPosition(position: PeerPosition): Buffer {
@@ -82,6 +99,8 @@ export function writePeerPosition(position: PeerPosition): Buffer {
   writeInt64(buffer, position.partial.sequence, PARTIAL_AT)
   writeInt64(buffer, position.partial.bytes, PARTIAL_AT + 8)
   buffer.writeUInt32BE(position.partial.crc32, PARTIAL_AT + 16)
+  writeInt64(buffer, position.other.epoch, OTHER_AT)
+  writeInt64(buffer, position.other.sequence, OTHER_AT + 8)
   return buffer
 }
 
@@ -99,13 +118,14 @@ export function readPeerPosition(buffer: Buffer): PeerPosition {
       bytes: readInt64(buffer, PARTIAL_AT + 8),
       crc32: buffer.readUInt32BE(PARTIAL_AT + 16),
     },
+    other: { epoch: readInt64(buffer, OTHER_AT), sequence: readInt64(buffer, OTHER_AT + 8) },
   }
 }
 
 /** What follows a record. */
-export type SyncContent = 'none' | 'file' | 'unreadable' | 'held'
+export type SyncContent = 'none' | 'file' | 'unreadable' | 'held' | 'whole' | 'past'
 
-const CONTENTS: readonly SyncContent[] = ['none', 'file', 'unreadable', 'held']
+const CONTENTS: readonly SyncContent[] = ['none', 'file', 'unreadable', 'held', 'whole', 'past']
 
 /** The fields of `syncRecord` before the line. */
 export interface SyncRecordFields {

@@ -20,11 +20,10 @@
  * that can neither use the ticket nor make another.
  */
 import { createHash, createHmac } from 'node:crypto'
-import type { Static } from 'typebox'
+import { type Static, Type } from 'typebox'
 import { DfsError } from './errors.ts'
 import { FILE_NAME_BYTES_MAX, GROUP_NAME_BYTES } from './file-id.ts'
 import { readString, writeString } from './frame.ts'
-import { Type } from './schema.ts'
 
 const VERSION = 1
 const FIXED_BYTES = 26

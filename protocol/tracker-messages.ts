@@ -1,8 +1,7 @@
 /** What anybody may ask any tracker. */
-import type { Static } from 'typebox'
+import { type Static, Type } from 'typebox'
 import { FILE_NAME_BYTES_MAX } from './file-id.ts'
 import { defineNotice, defineRequest } from './message.ts'
-import { Type } from './schema.ts'
 import { GroupSchema, StorageIdSchema, StorageReport, Welcome } from './storage-messages.ts'
 import { IssuedTicket, OPERATIONS, OperationSchema } from './ticket.ts'
 

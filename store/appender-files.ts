@@ -44,6 +44,11 @@ export class AppenderFiles {
     return AppenderReader.open(this.#disk, path, work => this.#turns.take(path, work))
   }
 
+  /** Puts a file in place of one, or where there was none. */
+  place(storePath: StorePath, file: FileNameParts, place: () => Promise<void>): Promise<void> {
+    return this.#turns.take(storePath.pathOf(file), place)
+  }
+
   /**
    * Does what a record says. Rejects with `corrupt` if a block that it changes in part is bad: then what is left is not what
    * the records say, and loses its sidecar, so that none of it passes for good.

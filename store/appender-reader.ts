@@ -17,10 +17,19 @@ export class AppenderReader implements OpenFile {
   readonly #file: DiskFile
   readonly #turn: Turn
 
-  private constructor(disk: Disk, path: string, file: DiskFile, turn: Turn, sidecar: Sidecar) {
+  readonly #inode: bigint | undefined
+
+  private constructor(
+    disk: Disk,
+    path: string,
+    { file, inode }: { file: DiskFile; inode: bigint | undefined },
+    turn: Turn,
+    sidecar: Sidecar,
+  ) {
     this.#disk = disk
     this.#path = path
     this.#file = file
+    this.#inode = inode
     this.#turn = turn
     this.sizeBytes = sidecar.sizeBytes
     this.crc32 = sidecar.crc32
@@ -31,7 +40,8 @@ export class AppenderReader implements OpenFile {
     return turn(async () => {
       const file = await disk.open(path, 'read')
       try {
-        return new AppenderReader(disk, path, file, turn, await Sidecar.read(disk, path))
+        const inode = (await disk.stat(path))?.inode
+        return new AppenderReader(disk, path, { file, inode }, turn, await Sidecar.read(disk, path))
       } catch (error) {
         await file.close()
         throw error
@@ -39,11 +49,13 @@ export class AppenderReader implements OpenFile {
     })
   }
 
-  /** As `StoredFile`; rejects with `unavailable` or `not_found` if the file was cut or deleted since. */
+  /** As `StoredFile`; rejects with `unavailable` or `not_found` if the file was cut, replaced or deleted since. */
   readBlocks(firstBlock: number, target: Buffer): Promise<Buffer> {
     return this.#turn(async () => {
       // One that was deleted meanwhile is not damaged.
-      if ((await this.#disk.stat(this.#path)) === undefined) throw new DfsError('not_found')
+      const entry = await this.#disk.stat(this.#path)
+      if (entry === undefined) throw new DfsError('not_found')
+      if (entry.inode !== this.#inode) throw new DfsError('unavailable', 'the file was replaced while it was read')
       const sidecar = await Sidecar.read(this.#disk, this.#path)
       if (sidecar.sizeBytes < this.sizeBytes) throw new DfsError('unavailable', 'the file was cut while it was read')
       const offsetBytes = firstBlock * BLOCK_BYTES

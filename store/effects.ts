@@ -34,8 +34,12 @@ export class Effects {
 
   /** Gives a sealed file its name. */
   place(path: StorePath, token: string, name: string): Promise<void> {
-    const { disk, paths } = this.#parts
-    return this.#do(() => paths.guard(path, () => placeFile(disk, path, token, name)))
+    const { disk, paths, appenders } = this.#parts
+    const file = decodeFileName(name)
+    const place = () => placeFile(disk, path, token, name)
+    return this.#do(() =>
+      paths.guard(path, () => (file.kind === 'appender' ? appenders.place(path, file, place) : place())),
+    )
   }
 
   placeMetadata(path: StorePath, file: FileNameParts, token: string): Promise<void> {

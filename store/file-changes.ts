@@ -17,14 +17,21 @@ export interface ChangeParts {
   readonly paths: StorePaths
   readonly binlog: Binlog
   readonly effects: Effects
+  /** Whether this is the source of a file. */
+  readonly isOwn: (file: FileNameParts) => boolean
   /** Makes the bytes of a file durable. */
   readonly seal: (file: IncomingFile) => Promise<void>
   /** Records a sealed file under a name, and gives it that. */
   readonly record: (file: IncomingFile, name: string) => Promise<Stored>
 }
 
+/** Names that are remembered: one that is not is recorded as a whole once more, which costs its bytes on the way to the peers. */
+const RESTATED_MAX = 10_000
+
 export class FileChanges {
   readonly #parts: ChangeParts
+  /** Other sources' appender files that were recorded as they are since we order their changes. */
+  readonly #restated = new Set<string>()
   /** What is set on a file comes before it is deleted, or not at all. */
   readonly #turns = new Turns()
   readonly #deleting = new Map<string, Promise<boolean>>()
@@ -114,6 +121,11 @@ export class FileChanges {
     return decodeFileName(name).kind === 'appender' ? this.#turns.take(name, copied) : copied()
   }
 
+  /** Other members order these files now, or anew. */
+  forgetRestated(): void {
+    this.#restated.clear()
+  }
+
   /** Copies the file, with its metadata, and then deletes it: in between both are there. */
   regenerate(name: string): Promise<Stored | undefined> {
     const file = admitAppender(name)
@@ -163,13 +175,14 @@ export class FileChanges {
     change: (sizeBytes: number) => Pick<RecordDraft, 'op' | 'token'> & { range: { offset: number; bytes: number } },
     onRecord: () => void = ignore,
   ): Promise<Stored | undefined> {
-    const { store, paths, binlog, effects } = this.#parts
+    const { store, paths, binlog, effects, isOwn } = this.#parts
     const file = admitAppender(name)
     const path = paths.of(file)
     return this.#turns.take(name, async () => {
       const opened = await store.open(name)
       if (opened === undefined) return undefined
       const draft = await prepared(opened, change).finally(() => opened.close())
+      if (!isOwn(file)) await this.#restate(name)
       const at = { offset: draft.range.offset, token: draft.token }
       let sequence = 0
       await binlog.append(place => {
@@ -179,6 +192,17 @@ export class FileChanges {
       })
       return { name, sequence }
     })
+  }
+
+  /**
+   * Records another source's file as it is, before its first change here: members may have had more of its source's
+   * records than we, or less.
+   */
+  async #restate(name: string): Promise<void> {
+    if (this.#restated.has(name)) return
+    await this.#parts.binlog.append(() => ({ op: 'C', name }))
+    if (this.#restated.size >= RESTATED_MAX) this.#restated.clear()
+    this.#restated.add(name)
   }
 }
 

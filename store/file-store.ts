@@ -4,6 +4,7 @@ import { DfsError } from '../protocol/errors.ts'
 import { decodeFileName, encodeFileName, type FileNameParts, SALT_BITS, tailOf } from '../protocol/file-id.ts'
 import type { ListPage } from '../protocol/list-bodies.ts'
 import { METADATA_BYTES_MAX } from '../protocol/metadata.ts'
+import type { Succession } from '../protocol/orderer-messages.ts'
 import { type Counters, zeroCounters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { Log } from '../runtime/log.ts'
@@ -11,6 +12,7 @@ import type { Timers } from '../runtime/timers.ts'
 import type { Cancel, Disk, DiskError, World } from '../runtime/world.ts'
 import { AppenderFiles } from './appender-files.ts'
 import { AppliedRecords } from './applied-records.ts'
+import { AsideFiles } from './aside-files.ts'
 import { Binlog, type BinlogEnd, type Flush, NotRecordedError, type RecordDraft } from './binlog.ts'
 import { binlogDirectory } from './binlog-files.ts'
 import { type BinlogCursor, type ReadRecord, readRecordPages, type SequenceRange } from './binlog-reader.ts'
@@ -23,6 +25,7 @@ import { HotFiles } from './hot-files.ts'
 import type { Identity } from './identity.ts'
 import { type FileKind, IncomingFile, isCached } from './incoming-file.ts'
 import { encodeMetadata, IncomingMetadata, readMetadataFile } from './metadata-file.ts'
+import { PartReader } from './part-reader.ts'
 import type { OnPhase } from './phase.ts'
 import { directoryIndexOf, removeTemporary } from './placing.ts'
 import { recordStart } from './record-start.ts'
@@ -73,6 +76,7 @@ export class FileStore implements Store {
   readonly #checkpoints: Checkpoints
   readonly #changes: FileChanges
   readonly #applied: AppliedRecords
+  readonly #aside: AsideFiles
   readonly #appenders: AppenderFiles
   readonly #effects: Effects
   readonly #list: FileList
@@ -134,10 +138,12 @@ export class FileStore implements Store {
     const onApplied = () => {
       counters.last_sync_update = Math.floor(world.clock.wallMs() / 1000)
     }
-    const applier = new ShipmentApplier({ paths, slotSpace, effects, binlog, seal, onApplied })
+    this.#aside = new AsideFiles(world.disk, world.clock, log, paths)
+    const applier = new ShipmentApplier({ aside: this.#aside, paths, slotSpace, effects, binlog, seal, onApplied })
     this.#applied = new AppliedRecords(recovered.positions, applier)
     this.#changes = new FileChanges({
       ...{ store: this, paths, binlog, effects, seal },
+      isOwn: file => this.#isOwn(file),
       record: (file, name) => this.#record(file, undefined, () => name),
     })
     this.#binlog = binlog
@@ -263,6 +269,10 @@ export class FileStore implements Store {
     }
   }
 
+  openPart(file: FileNameParts, token: string): Promise<OpenFile | undefined> {
+    return PartReader.open(this.#disk, this.#paths.of(file).temporaryPath(token))
+  }
+
   async readSlots(file: FileNameParts, target: Uint8Array): Promise<number> {
     const path = this.#paths.of(file)
     const count = await path.segments.readRaw(file, target)
@@ -283,8 +293,8 @@ export class FileStore implements Store {
     return this.#changes.delete(name)
   }
 
-  readMetadata(file: FileNameParts): Promise<Buffer | undefined> {
-    return readMetadataFile(this.#disk, this.#paths.of(file), file)
+  readMetadata(file: FileNameParts, token?: string): Promise<Buffer | undefined> {
+    return readMetadataFile(this.#disk, this.#paths.of(file), file, token)
   }
 
   changeMetadata(name: string, change: ChangeMetadata): Promise<boolean> {
@@ -370,6 +380,18 @@ export class FileStore implements Store {
 
   settleSource(asking: SourceLife): Promise<SourceLife> {
     return this.#lives.settle(asking)
+  }
+
+  async changeHands(succession: Succession | undefined): Promise<void> {
+    this.#changes.forgetRestated()
+    if (succession === undefined || succession.orderer === this.storageId) return this.#aside.end()
+    const { epoch, sequence } = succession.cut
+    const after = epoch === this.epoch ? sequence : 0
+    await this.#aside.expect(this.readRecords({ after, until: this.end.sequence }))
+  }
+
+  get asideCount(): number {
+    return this.#aside.count
   }
 
   apply(shipments: readonly Shipment[]): Promise<void> {

@@ -1,13 +1,13 @@
 /**
- * What happens to one name more than once: a slave file is deleted and comes again, metadata is replaced. At a start only the
- * last of it is done again: of what it replaced, a temporary file may have come back with a power cut. Of an appender file all
- * changes are done again, each over what the others have left.
+ * What happens to one name more than once: a slave file is deleted and comes again, metadata is replaced, an appender file comes
+ * as a whole from who has changed it. At a start only the last of it is done again: of what it replaced, a temporary file may have
+ * come back with a power cut. Of an appender file all changes since are done again, each over what the others have left.
  *
  *     records   C x  U x  D x  C x  U x  U x
  *     redone                   C x       U x
  */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
-import { decodeFileName } from '../protocol/file-id.ts'
+import { decodeFileName, mayChange } from '../protocol/file-id.ts'
 import type { Disk } from '../runtime/world.ts'
 import { redoAppender } from './appender-files.ts'
 import { placeMetadata, removeMetadata } from './metadata-file.ts'
@@ -15,7 +15,8 @@ import { placeAgain, removeFile } from './placing.ts'
 import type { StorePath } from './store-path.ts'
 
 export class LastChanges {
-  readonly #slaves = new Map<string, BinlogRecord>()
+  /** Of slave and appender files, the last that came, or went, as a whole. */
+  readonly #wholes = new Map<string, BinlogRecord>()
   /** The temporary file of a name's metadata; undefined if the file was deleted. */
   readonly #metadata = new Map<string, string | undefined>()
 
@@ -42,14 +43,15 @@ export class LastChanges {
       this.#appenders.set(name, changes)
       return true
     }
-    if (decodeFileName(name).kind !== 'slave') return false
-    this.#slaves.set(name, record)
+    if (!mayChange(decodeFileName(name))) return false
+    // One without a file says that it is there.
+    if (token !== undefined || isDelete(record)) this.#wholes.set(name, record)
     return true
   }
 
-  /** Does the last changes again; slave files that are not there any more are added to `missing`. */
+  /** Does the last changes again; slave and appender files that are not there any more are added to `missing`. */
   async redo(disk: Disk, storePaths: ReadonlyMap<number, StorePath>, missing: Set<string>): Promise<void> {
-    for (const [name, record] of this.#slaves) {
+    for (const [name, record] of this.#wholes) {
       const storePath = pathOf(name, storePaths)
       if (storePath === undefined) continue
       if (isDelete(record)) await removeFile(disk, storePath, name)

@@ -72,14 +72,22 @@ export function decodeMetadata(bytes: Buffer): Buffer | undefined {
   return isWhole && bytes.readUInt32BE(MAGIC.length) === crc32c(metadata) ? metadata : undefined
 }
 
-/** Reads the metadata of a file; undefined if it has none here. Throws `corrupt`. */
+/**
+ * Reads the metadata of a file, or what a record of `token` has made it where the disk has failed to move that; undefined if
+ * it has none here. Throws `corrupt`.
+ */
 export async function readMetadataFile(
   disk: Disk,
   storePath: StorePath,
   file: FileNameParts,
+  token?: string,
 ): Promise<Buffer | undefined> {
-  const opened = await ifThere(disk.open(pathOf(storePath, file), 'read'))
-  if (opened === undefined) return undefined
+  const unmoved = token && (await ifThere(disk.open(storePath.temporaryPath(token), 'read')))
+  const opened = unmoved || (await ifThere(disk.open(pathOf(storePath, file), 'read')))
+  if (opened === undefined) {
+    await storePath.checkPresent()
+    return undefined
+  }
   try {
     const bytes = Buffer.alloc(METADATA_FILE_BYTES_MAX + 1)
     const found = bytes.subarray(0, await opened.read(bytes, 0))

@@ -3,6 +3,7 @@ import type { BinlogOp, BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
 import { allDone } from './all-done.ts'
 import { type Applier, discard } from './applied-records.ts'
+import type { AsideFiles } from './aside-files.ts'
 import { type Binlog, NotRecordedError, type RecordDraft } from './binlog.ts'
 import type { Effects } from './effects.ts'
 import { groupBy } from './group-by.ts'
@@ -16,6 +17,7 @@ import type { StorePaths } from './store-paths.ts'
 
 export interface ApplierParts {
   readonly paths: StorePaths
+  readonly aside: AsideFiles
   readonly slotSpace: SlotSpace
   readonly effects: Effects
   readonly binlog: Binlog
@@ -33,13 +35,14 @@ export class ShipmentApplier implements Applier {
     this.#parts = parts
   }
 
-  /** Files are durable, slots have room. */
+  /** Files are durable, slots have room, what was changed here and is changed by others is kept. */
   async prepare(shipments: readonly Shipment[]): Promise<void> {
-    const { paths, slotSpace, seal } = this.#parts
+    const { paths, aside, slotSpace, seal } = this.#parts
     const files = shipments.map(({ content }) => content).filter(content => content instanceof IncomingFile)
     const packed = shipments.filter(({ content }) => content instanceof Uint8Array)
     const named = packed.map(({ shipped: { record, file } }) => ({ name: record.name, file, reused: record.reused }))
     const byPath = groupBy(named, ({ file }) => paths.of(file))
+    if (aside.isExpecting) for (const { shipped } of shipments) await aside.keep(shipped.record.name)
     await Promise.all([
       ...files.map(file => seal(file)),
       ...[...byPath].map(async ([path, group]) => {

@@ -2,6 +2,7 @@
 import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
 import type { ListPage } from '../protocol/list-bodies.ts'
+import type { Succession } from '../protocol/orderer-messages.ts'
 import type { Counters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'
@@ -133,6 +134,8 @@ export interface Store {
   pack(slot: Buffer, upload: PackedUpload): Promise<Stored>
   /** Opens a file of its own by its name; undefined if it is not here. `once` is for who does not read it again soon. */
   open(name: string, times?: 'once'): Promise<OpenFile | undefined>
+  /** Opens what a record has written into an appender file; undefined if it waits there no more. */
+  openPart(file: FileNameParts, token: string): Promise<OpenFile | undefined>
   /** A file that was read lately. */
   cached(name: string): Buffer | undefined
   /** Reads a file that is in a segment, checked, into a buffer with room for its slot; undefined if it is not here. */
@@ -143,8 +146,11 @@ export interface Store {
   has(name: string): Promise<boolean>
   /** Deletes a file of this source; false if it is not here. */
   delete(name: string): Promise<boolean>
-  /** The metadata of a file as it lies here; undefined if there is none. */
-  readMetadata(file: FileNameParts): Promise<Buffer | undefined>
+  /**
+   * The metadata of a file as it lies here; undefined if there is none. What the record of a `token` set and its disk failed at
+   * is done at the next start, and counts.
+   */
+  readMetadata(file: FileNameParts, token?: string): Promise<Buffer | undefined>
   /** Replaces the metadata of a file of this source by what `change` makes of it; false if the file is not here. */
   changeMetadata(name: string, change: ChangeMetadata): Promise<boolean>
   /** Makes metadata of a peer's file durable, before its record is applied. */
@@ -167,6 +173,13 @@ export interface Store {
   readonly positions: readonly SourcePosition[]
   /** Says whose records of a source are taken: of the life that asks, if its epoch is new here. */
   settleSource(asking: SourceLife): Promise<SourceLife>
+  /**
+   * Who orders the changes of this source's files has changed, or may have: before records of another one who does are
+   * applied.
+   */
+  changeHands(succession: Succession | undefined): Promise<void>
+  /** Files that were changed here and by another member, and kept aside as they were. */
+  readonly asideCount: number
   /**
    * Applies records of a source that follow each other; they take effect in the order of the calls, and only once. The
    * contents belong to the store from here on; slots must not change before this is done. Rejects with `bad_request` if a

@@ -75,16 +75,16 @@ function inOrder(peers: ReadonlyMap<number, Peer>, file: FileNameParts): Peer[] 
 
 /** Whether this member has had a file, or would have it: then it has been deleted. */
 async function knowsOfDeletion(context: PortContext, name: string, file: FileNameParts): Promise<boolean> {
-  const { store } = context
+  const { store, orderers } = context
   if (file.storageId === undefined) return false
+  // It may have come long after the time in its name, which is its master's: only who orders its changes has heard of all.
+  if (file.kind === 'slave' && !orderers.orders(file.storageId)) return false
   if (file.slot !== undefined || file.storageId === store.storageId) return store.knowsDeletion(name)
-  // It may have come long after the time in its name, which is its master's.
-  if (file.kind === 'slave') return false
   // Of what a source took over it may have lacked something that another member has.
   const source = context.peers().get(file.storageId)
   if (source?.madeS !== undefined && file.createTimeS < source.madeS) return false
   const position = store.position(file.storageId)
   // A source in a later epoch has lost data: being level with it says nothing of what it had before.
   if (position === undefined || position.epoch > 1 || position.incomplete) return false
-  return Math.floor(position.timeMs / 1000) > file.createTimeS
+  return file.kind === 'slave' || Math.floor(position.timeMs / 1000) > file.createTimeS
 }

@@ -36,10 +36,13 @@ export async function syncPosition(
   const asking = readSyncPosition(await request.body.bytes(SYNC_POSITION_BYTES))
   const { storageId, group } = asking
   if (group !== context.store.group) throw new DfsError('forbidden', `this is group ${context.store.group}`)
+  // In no epoch somebody only asks.
+  if (asking.epoch > 0) await context.orderers.beginSession(storageId, asking.term)
   const source = await context.store.settleSource({ storageId, epoch: asking.epoch, incarnation: asking.incarnation })
   const { epoch, sequence } = context.store.position(storageId) ?? { epoch: 0, sequence: 0 }
   const partial = await context.partials.offer(storageId, asking.epoch, { epoch, sequence })
-  return { status: 0, parts: [writePeerPosition({ incarnation, epoch, sequence, source, partial })] }
+  const other = context.store.position(asking.other) ?? { epoch: 0, sequence: 0 }
+  return { status: 0, parts: [writePeerPosition({ incarnation, epoch, sequence, source, partial, other })] }
 }
 
 /** Applies one record, 206; answers when it is durable. The next one may be read as soon as this one's bytes are here. */
@@ -53,7 +56,7 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const shipped = admitRecord(context, line, fields)
   const parts = shipped.file
 
-  if (fields.content !== 'file' || shipped.record.op === 'U') {
+  if ((fields.content !== 'file' && fields.content !== 'whole') || shipped.record.op === 'U') {
     await partials.take(shipped, 0)
     const metadata = fields.content === 'file' ? await receiveMetadata(context, request, shipped) : undefined
     // The order of records is the order of these calls: the next request is read only after this one.
@@ -178,10 +181,13 @@ function admitRecord(
   const record = decodeRecord(line)
   if (record === undefined || record.origin !== undefined)
     throw new DfsError('bad_request', 'this is no record of a source')
+  context.orderers.admitSession(storageId)
   const file = admitFile(context, record.name)
-  if (file.storageId !== storageId) throw new DfsError('forbidden', 'only its source may ship a file')
+  // Of other sources' files it ships what it has ordered.
+  if (file.storageId !== storageId && record.inSlot) throw new DfsError('forbidden', 'only its source may ship a file')
   const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
-  return { origin, previous, record, file, lacksFile: content === 'unreadable' }
+  const what = content === 'whole' || content === 'past' ? { ...record, op: 'C' as const, range: undefined } : record
+  return { origin, previous, record: what, file, lacksFile: content === 'unreadable' }
 }
 
 function expectPeer(request: FrameRequest): void {

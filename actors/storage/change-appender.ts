@@ -14,7 +14,7 @@ import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
 import { acknowledge, admitAck, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
-import { admitFile, type PortContext } from './port-context.ts'
+import { admitFile, isForUs, type PortContext } from './port-context.ts'
 import { admitUpload, receiveInto } from './upload-file.ts'
 
 /** A name that is changed, and what was read of the request. */
@@ -66,24 +66,26 @@ export async function truncate(context: PortContext, request: FrameRequest): Pro
   const { name, file, head } = named
   const sizeBytes = readInt64(head, 8)
   if (request.body.bodyLeft > 0 || !isSize(sizeBytes)) throw new DfsError('bad_request', 'a size and a name are all')
-  if (file.storageId !== context.store.storageId) return passOn(context, request, file, head)
+  if (!isForUs(context, file)) return passOn(context, request, file, head)
   request.bodyTaken()
-  if (!(await context.store.truncateAppender(name, sizeBytes))) await refuse(context, request, named)
+  const { orderers, store } = context
+  const isCut = await orderers.change(file.storageId, () => store.truncateAppender(name, sizeBytes))
+  if (!isCut) await refuse(context, request, named)
   return answerChange(context, request)
 }
 
 /** FastDFS's regeneration of a name, 38: the appender file becomes a plain one. */
 export async function regenerate(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const { store } = context
+  const { store, orderers } = context
   const { lengthBytes, body } = request
   if (lengthBytes === 0 || lengthBytes > FILE_NAME_BYTES_MAX) throw new DfsError('bad_request', 'a name is all')
   const head = await body.bytes(lengthBytes)
   const name = head.toString('latin1')
   const file = admitFile(context, name)
   context.access.admit(request.connection, 'change', name)
-  if (file.storageId !== store.storageId) return passOn(context, request, file, head)
+  if (!isForUs(context, file)) return passOn(context, request, file, head)
   request.bodyTaken()
-  const stored = await store.regenerate(name)
+  const stored = await orderers.change(file.storageId, () => store.regenerate(name))
   if (stored === undefined) return refuse(context, request, { name, file })
   return answerChange(context, request, [writeGroupAndName(store.group, stored.name)])
 }
@@ -95,14 +97,14 @@ async function write(
   sizeBytes: number,
   offset: number | undefined,
 ): Promise<FrameReply> {
-  const { store } = context
+  const { store, orderers } = context
   const { body } = request
   const { name, file, head } = named
   const operation = offset === undefined ? 'append' : 'modify'
   const isSound = sizeBytes === body.bodyLeft && sizeBytes > 0 && (offset === undefined || isSize(offset))
   if (!isSound) throw new DfsError('bad_request', 'the size and the body disagree')
   if (file.kind !== 'appender') throw new DfsError('bad_request', 'this is not an appender file')
-  if (file.storageId !== store.storageId) return passOn(context, request, file, head)
+  if (!isForUs(context, file)) return passOn(context, request, file, head)
   admitAck(context, undefined)
   if (!(await store.has(name))) return refuse(context, request, named)
   store.counters[`total_${operation}_bytes`] += sizeBytes
@@ -114,7 +116,8 @@ async function write(
     throw error
   }
   request.bodyTaken()
-  const stored = await store.writeAppender(name, part, offset)
+  const work = () => store.writeAppender(name, part, offset)
+  const stored = await orderers.change(file.storageId, work, () => part.discard())
   if (stored === undefined) return refuse(context, request, named)
   store.counters[`success_${operation}_bytes`] += sizeBytes
   await acknowledge(context, stored, undefined)

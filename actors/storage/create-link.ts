@@ -4,20 +4,20 @@
  */
 import { LINK_BYTES_MAX, LINK_FIXED_BYTES, readLink, writeGroupAndName } from '../../protocol/data-bodies.ts'
 import { DfsError } from '../../protocol/errors.ts'
-import { slaveNameOf } from '../../protocol/file-id.ts'
+import { mayChange, slaveNameOf } from '../../protocol/file-id.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { askAbout } from './absence.ts'
 import { acknowledge, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
-import { admitFile, admitGroup, type PortContext } from './port-context.ts'
+import { admitFile, admitGroup, isForUs, type PortContext } from './port-context.ts'
 import { admitUpload } from './upload-file.ts'
 import { askFor, isElsewhere } from './upload-slave.ts'
 
 /** FastDFS's create link, 20: done by the source of the file, or of the master that the link is named after. */
 export async function createLink(context: PortContext, request: FrameRequest): Promise<FrameReply> {
-  const { store, blocks } = context
+  const { store, blocks, orderers } = context
   const { body, lengthBytes } = request
   if (lengthBytes < LINK_FIXED_BYTES || lengthBytes > LINK_BYTES_MAX)
     throw new DfsError('bad_request', 'a link names a file')
@@ -29,11 +29,11 @@ export async function createLink(context: PortContext, request: FrameRequest): P
   const slaveName = master === '' ? undefined : slaveNameOf(master, prefix, extension)
   const orderer = master === '' ? file : admitFile(context, master)
   for (const named of [name, master]) if (named !== '') context.access.admit(request.connection, 'change', named)
-  if (orderer.storageId !== store.storageId) return passOn(context, request, orderer, head)
+  if (!isForUs(context, orderer)) return passOn(context, request, orderer, head)
   request.bodyTaken()
   // What such a file is now, only its own source knows.
-  const changes = file.kind === 'appender' || file.kind === 'slave'
-  if (changes && file.storageId !== store.storageId)
+  const changes = mayChange(file)
+  if (changes && !isForUs(context, file))
     throw new DfsError('not_supported', 'master and file have different sources, and the file may change')
   admitUpload(context, { extension }, undefined)
   if (slaveName !== undefined) {
@@ -42,7 +42,9 @@ export async function createLink(context: PortContext, request: FrameRequest): P
       throw new DfsError('already_exists')
   }
   const buffer = await blocks.acquire(file.slot?.slotBytes ?? BLOCK_BYTES)
-  const stored = await store.copy(name, { slaveName, extension }, buffer).finally(() => blocks.release(buffer))
+  const copy = () => store.copy(name, { slaveName, extension }, buffer)
+  const copied = slaveName === undefined && !changes ? copy() : orderers.change(orderer.storageId, copy)
+  const stored = await copied.finally(() => blocks.release(buffer))
   if (stored !== undefined) {
     await acknowledge(context, stored, undefined)
     return answerChange(context, request, [writeGroupAndName(group, stored.name)])

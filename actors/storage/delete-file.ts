@@ -6,7 +6,7 @@ import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
 import { answerChange } from './acknowledge.ts'
-import { admitName, askSource, type PortContext } from './port-context.ts'
+import { admitName, askSource, isForUs, type PortContext } from './port-context.ts'
 
 /** FastDFS's delete, 12. */
 export async function deleteFile(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -14,8 +14,8 @@ export async function deleteFile(context: PortContext, request: FrameRequest): P
   request.bodyTaken()
   const parts = admitName(context, id)
   context.access.admit(request.connection, 'delete', id.name)
-  if (parts.storageId === context.store.storageId) {
-    if (!(await context.store.delete(id.name))) {
+  if (isForUs(context, parts)) {
+    if (!(await context.orderers.delete(parts, () => context.store.delete(id.name)))) {
       const body = writeGroupAndName(id.group, id.name)
       await askAbout(context, request, { name: id.name, file: parts }, client =>
         client.request(COMMANDS.queryFileInfo, body),

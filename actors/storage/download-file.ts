@@ -2,7 +2,7 @@
 import { DOWNLOAD_FIXED_BYTES, readDownload, writeDownload } from '../../protocol/data-bodies.ts'
 import { DfsError, toDfsError } from '../../protocol/errors.ts'
 import type { FileNameParts } from '../../protocol/file-id.ts'
-import { COMMANDS, isSize, REQUEST_STATUS } from '../../protocol/frame.ts'
+import { COMMANDS, isSize } from '../../protocol/frame.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FrameReader } from '../../runtime/frame-reader.ts'
 import type { FrameReply, FrameRequest, Send } from '../../runtime/frame-server.ts'
@@ -10,7 +10,7 @@ import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { readPieces } from '../../store/read-pieces.ts'
 import type { OpenFile } from '../../store/stored-file.ts'
 import { askAbout, askOthers } from './absence.ts'
-import { admitFile, admitGroup, isAlone, type PortContext } from './port-context.ts'
+import { admitFile, admitGroup, admitRead, isAlone, type PortContext } from './port-context.ts'
 
 /** The longest body of a download request: range, group and the longest name. */
 const BODY_BYTES_MAX = DOWNLOAD_FIXED_BYTES + 16 + 127
@@ -46,6 +46,7 @@ function download(context: PortContext, request: FrameRequest, bytes: Buffer): F
   if (!isSize(wanted.offset) || !isSize(wanted.length))
     throw new DfsError('bad_range', 'a range has an offset and a length')
   context.access.admit(request.connection, 'read', wanted.name)
+  admitRead(context, request, wanted.name)
   context.counts.downloads++
   const hot = context.store.cached(wanted.name)
   if (hot === undefined) return downloadFromDisk(context, request, wanted)
@@ -59,7 +60,7 @@ async function downloadFromDisk(context: PortContext, request: FrameRequest, wan
   const file = await readLocal(context, wanted.name, () => context.store.open(wanted.name))
   if (file !== undefined) {
     try {
-      return await serveLocal(context, file, parts, wanted, request.status === REQUEST_STATUS.alone)
+      return await serveLocal(context, file, parts, wanted, request.status !== 0)
     } catch (error) {
       await file.close()
       // A bad copy here is as good as none: another member may have a good one.

@@ -15,7 +15,7 @@ import type { ChangeMetadata } from '../../store/store.ts'
 import { askAbout, askOthers } from './absence.ts'
 import { answerChange } from './acknowledge.ts'
 import { readName } from './delete-file.ts'
-import { admitName, askSource, isAlone, type PortContext } from './port-context.ts'
+import { admitName, admitRead, askSource, isAlone, isForUs, type PortContext } from './port-context.ts'
 
 /** FastDFS's set metadata, 13: in place of what was set before, or merged into it. */
 export async function setMetadata(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -28,7 +28,7 @@ export async function setMetadata(context: PortContext, request: FrameRequest): 
   const file = admitName(context, { group, name })
   context.access.admit(request.connection, 'change', name)
   const changes = readMetadata(metadata)
-  if (file.storageId !== context.store.storageId) {
+  if (!isForUs(context, file)) {
     const ask = (client: FrameClient) => client.request(COMMANDS.setMetadata, body, request.status)
     return { status: 0, parts: [await askSource(context, request, file, ask)] }
   }
@@ -36,7 +36,9 @@ export async function setMetadata(context: PortContext, request: FrameRequest): 
     const old = merges ? await before() : undefined
     return writeMetadata(old === undefined ? changes : new Map([...readMetadata(old), ...changes]))
   }
-  if (await context.store.changeMetadata(name, change)) return answerChange(context, request)
+  const { orderers, store } = context
+  const isChanged = await orderers.change(file.storageId, () => store.changeMetadata(name, change))
+  if (isChanged) return answerChange(context, request)
   const ask = (client: FrameClient) => client.request(COMMANDS.queryFileInfo, writeGroupAndName(group, name))
   await askAbout(context, request, { name, file }, ask)
   throw new DfsError('unavailable', 'this source has lost the file, which its peers still hold')
@@ -62,7 +64,8 @@ async function metadataOf(
   const { store } = context
   const ask = (client: FrameClient) => client.request(COMMANDS.getMetadata, writeGroupAndName(id.group, id.name))
   const isAsked = isAlone(request)
-  if (!isAsked && file.storageId !== store.storageId) {
+  admitRead(context, request, id.name)
+  if (!isAsked && !isForUs(context, file)) {
     try {
       return await askSource(context, request, file, ask)
     } catch (error) {

@@ -15,6 +15,7 @@ import { isSlotName } from '../../store/slot.ts'
 import type { Store } from '../../store/store.ts'
 import type { Access } from './access.ts'
 import type { Listers } from './list-files.ts'
+import type { Orderers } from './orderers.ts'
 
 /** What is counted, and told in beats and statistics. */
 export interface PortCounts {
@@ -47,6 +48,7 @@ export interface PortContext {
   readonly partials: PartialFiles
   readonly pool: FramePool
   readonly access: Access
+  readonly orderers: Orderers
   readonly listers: Listers
   readonly log: Log
   readonly counts: PortCounts
@@ -89,7 +91,13 @@ export function admitFile(context: PortContext, name: string): FileNameParts {
 
 /** Whether a request is to be answered from what is here: a peer's, and a read of who must not get what others have. */
 export function isAlone({ connection, status }: FrameRequest): boolean {
-  return connection.role === 'peer' || status === REQUEST_STATUS.alone
+  return connection.role === 'peer' || status === REQUEST_STATUS.alone || status === REQUEST_STATUS.strong
+}
+
+/** Throws `unavailable` if a read asks for the last change of a file, and another member may order its changes. */
+export function admitRead(context: PortContext, { status }: FrameRequest, name: string): void {
+  if (status === REQUEST_STATUS.strong && !context.orderers.orders(admitFile(context, name).storageId))
+    throw new DfsError('unavailable', 'this member does not order the changes of this file')
 }
 
 /** A connection to a peer. Rejects with `unavailable`. */
@@ -97,9 +105,14 @@ export function connectPeer(context: PortContext, peer: Peer): Promise<FrameClie
   return context.pool.connection({ host: peer.ip, port: peer.port })
 }
 
+/** Whether a change of a file is for this member to make, and not to be passed on. */
+export function isForUs({ orderers, store }: PortContext, { storageId }: FileNameParts): boolean {
+  return storageId !== undefined && orderers.ordererOf(storageId) === store.storageId
+}
+
 /**
- * Passes a change on to the source of a file, which orders the changes of its files. Rejects with `unavailable` if it is
- * not known, or cannot be reached.
+ * Passes a change on to who orders the changes of a file: its source, unless another member has taken over. Rejects with
+ * `unavailable` if that is not known, or cannot be reached.
  */
 export async function askSource<T>(
   context: PortContext,
@@ -107,16 +120,16 @@ export async function askSource<T>(
   { storageId }: FileNameParts,
   ask: (client: FrameClient) => Promise<T>,
 ): Promise<T> {
-  const source = storageId === undefined ? undefined : context.peers().get(storageId)
+  const source = storageId === undefined ? undefined : context.peers().get(context.orderers.ordererOf(storageId))
   // A peer that asks takes us for the source; sending it on could go round for ever.
   if (source === undefined || request.connection.role === 'peer')
-    throw new DfsError('unavailable', 'the source of this file, which orders its changes, is not known here')
+    throw new DfsError('unavailable', 'who orders the changes of this file is not known here')
   try {
     const answer = await ask(await connectPeer(context, source))
     context.counts.forwarded++
     return answer
   } catch (error) {
     if (toDfsError(error).code !== 'not_here') throw error
-    throw new DfsError('unavailable', 'the source of this file does not have it, and does not know that it is gone')
+    throw new DfsError('unavailable', 'who orders the changes of this file does not have it, nor knows that it is gone')
   }
 }

@@ -5,7 +5,7 @@ import { COMMANDS } from '../../protocol/frame.ts'
 import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
 import { readName } from './delete-file.ts'
-import { admitName, type PortContext } from './port-context.ts'
+import { admitName, admitRead, type PortContext } from './port-context.ts'
 
 /** A flag in the status of the request: the CRC32 is not wanted where it has to be looked for. */
 const WITHOUT_CRC32 = 1
@@ -19,6 +19,7 @@ export async function queryFileInfo(context: PortContext, request: FrameRequest)
   request.bodyTaken()
   const parts = admitName(context, id)
   context.access.admit(request.connection, 'read', id.name)
+  admitRead(context, request, id.name)
   context.counts.infos++
   const { store } = context
   if (!(await store.has(id.name))) {

@@ -11,6 +11,7 @@ import {
   type StorageReport,
   storageBeat,
   storageStatus,
+  takeOver,
   Welcome,
 } from '../../protocol/storage-messages.ts'
 import { trackerJoin } from '../../protocol/tracker-messages.ts'
@@ -36,14 +37,18 @@ import { BlockPool } from '../../store/block-pool.ts'
 import { openDirectory, raiseEpoch } from '../../store/data-directory.ts'
 import { FileStore } from '../../store/file-store.ts'
 import { MarkFiles } from '../../store/mark-file.ts'
+import { OrdererFile } from '../../store/orderer-file.ts'
+import type { Ordering } from '../../store/ordering.ts'
 import { PartialFiles } from '../../store/partial-files.ts'
 import { Quarantine } from '../../store/quarantine.ts'
 import { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import type { StoreOptions } from '../../store/store-options.ts'
 import { Access, type DataAuth } from './access.ts'
+import { Agreement } from './agree.ts'
 import { BinlogFeed } from './binlog-feed.ts'
 import { Listers } from './list-files.ts'
+import { Orderers } from './orderers.ts'
 import type { PortContext, PortCounts } from './port-context.ts'
 import { type StorageEffect, type StorageMessage, type StorageState, storageBehaviour } from './storage.ts'
 import { closesAfter, storagePort } from './storage-port.ts'
@@ -74,6 +79,9 @@ export interface RunningStorage extends RunningRole {
   readonly pool: FramePool
   /** What the peers have of our records, as sync learns it. */
   readonly replicas: Replicas
+  readonly ordering: Ordering
+  /** Orders the changes of a source's files from now on; see `Agreement`. */
+  takeOver(source: number, isAlone: boolean): Promise<void>
   onPeers(listener: (peers: readonly Peer[]) => void): void
   /** A peer has applied more of our records than we have: we lost data, and go on under another epoch. */
   epochTooOld(epochMin: number): void
@@ -113,11 +121,14 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     throw error
   })
   const { recovery } = store
-  const quarantine = await Quarantine.read(world.disk, options.dataDirectory).catch(async error => {
-    await store.close()
-    await lock.release()
-    throw error
-  })
+  const read = <T>(reading: Promise<T>) =>
+    reading.catch(async error => {
+      await store.close()
+      await lock.release()
+      throw error
+    })
+  const quarantine = await read(Quarantine.read(world.disk, options.dataDirectory))
+  const ordererFile = await read(OrdererFile.read(world.disk, options.dataDirectory))
   log.info({ storageId, group, epoch: store.epoch, end: store.end.sequence, ...recovery }, 'the store is recovered')
 
   const blocks = new BlockPool()
@@ -175,8 +186,22 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     log,
     onRestart: (error, restarts) => tell('actor_restarted', { error: String(error), restarts }),
   })
+  const members = () => replicas.members
+  const peers = () => actor.state?.peers ?? new Map<number, Peer>()
+  const orderers: Orderers = new Orderers({
+    ...{ file: ordererFile, store, clock: world.clock, members },
+    sourceOf: ({ storageId, address }) => heirs.get(address ?? String(storageId)) ?? storageId,
+    onUnsettled: () => agreement.wake(),
+  })
+  const agreement = new Agreement({
+    ...{ orderers, file: ordererFile, store, pool, timers, log, members, peers },
+    clock: world.clock,
+    random: world.random,
+    onSuccession: ({ source }) => tell('orderer_changed', { source, orderer: storageId }),
+  })
   const portContext: PortContext = {
     store,
+    orderers,
     replicas,
     ack: options.ack,
     isDurable: options.durability === 'fsync',
@@ -191,7 +216,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       const { state } = actor
       return state?.status === 'active' ? undefined : (state?.reason ?? 'the storage server is starting anew')
     },
-    peers: () => actor.state?.peers ?? new Map(),
+    peers,
     heirs: () => heirs,
     joined: () => actor.state?.joined === true,
     ownIp: () => ownIp,
@@ -225,6 +250,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   store.onFlush(flush => replicas.backlog.grow(flush))
   store.onFlush(flush => feed.add(flush))
   actor.start()
+  void agreement.run()
   // Files are served whether NATS is there or not; only new ones wait for a tracker's word.
   connectBus().catch(error => log.error({ err: error }, 'NATS refuses us'))
   if (recovery.missing.length > 0)
@@ -239,6 +265,14 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     quarantine,
     pool,
     replicas,
+    ordering: {
+      term: () => orderers.termToShip(),
+      isPast: record => orderers.isPast(record),
+      get takenBack() {
+        return orderers.takenBack
+      },
+    },
+    takeOver: (source, isAlone) => agreement.takeOver(source, isAlone),
     ended,
     onPeers: listener => void peerListeners.push(listener),
     epochTooOld: epochMin => void actor.post({ type: 'epochTooOld', epochMin }),
@@ -267,6 +301,11 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     serve(service, actorStatus, subjectOf(actorStatus, { prefix, id: actorId }), log, report, {
       data: () => ({ ...statistics() }),
     })
+    serve(service, takeOver, subjectOf(takeOver, { prefix, id: actorId }), log, async ({ source, alone }) => {
+      await agreement.takeOver(source, alone === true)
+      log.warn({ source, alone }, 'an operator has made us order the changes of a source that is gone')
+      return { source, orderer: storageId, term: orderers.table.term }
+    })
     beatInbox = inbox
     bus = connected
     actor.post({ type: 'natsConnected' })
@@ -286,6 +325,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         return { type: 'examined', problem: await examine() }
       case 'tellPeers':
         for (const { storageId: peer } of effect.peers) replicas.expect(peer)
+        if (orderers.settled === undefined) agreement.wake()
         heirs = heirsAmong([store, ...effect.peers])
         for (const listener of peerListeners) listener(effect.peers)
         return undefined
@@ -344,6 +384,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
       binlogEnd: { ...store.end },
       positions: [...store.positions],
       peers: replicas.backlogs().slice(0, GROUP_MEMBERS_MAX),
+      ...(orderers.table.term === 0 ? {} : { orders: [...orderers.ordered], term: orderers.table.term }),
       counts: {
         ...counts,
         connections: port.connectionCount,
@@ -356,6 +397,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         recoveryMissing: recovery.missing.length,
         recoveryOrphans: recovery.orphans.length,
         badFiles: quarantine.count,
+        asideFiles: store.asideCount,
         ...Object.assign({}, ...counters.map(count => count())),
       },
       statistics: statistics(),
@@ -392,6 +434,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
 
   async function stop(how: 'stopped' | 'again'): Promise<void> {
     actor.post({ type: 'drain' })
+    agreement.stop()
     replicas.close()
     await port.close(CLOSE_GRACE_MS)
     feed.publish()

@@ -1,6 +1,9 @@
 /** The storage server's data port: every command it answers, and who does the work. */
+import { encode } from '../../protocol/codec.ts'
 import { DfsError } from '../../protocol/errors.ts'
 import { COMMANDS } from '../../protocol/frame.ts'
+import { admit, MESSAGE_BYTES_MAX } from '../../protocol/message.ts'
+import { OrdererQuestion } from '../../protocol/orderer-messages.ts'
 import type { Operation } from '../../protocol/statistics.ts'
 import type { FrameHandler, FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import type { Gatekeeper } from '../../runtime/handshake.ts'
@@ -98,6 +101,8 @@ export function storagePort(context: PortContext, gatekeeper: Gatekeeper, incarn
         return syncRun(context, request)
       case COMMANDS.syncHeld:
         return syncHeld(context, request)
+      case COMMANDS.orderers:
+        return answerMember(context, request)
       default:
         throw new DfsError('bad_request', `command ${request.command} is not known here`)
     }
@@ -135,6 +140,17 @@ function fail({ counts, log }: PortContext, error: unknown): never {
   if (isFull(error)) throw new DfsError('no_space', undefined, { cause: error })
   log.error({ err: error }, 'a disk failed under a request')
   throw new DfsError('unavailable', 'a disk of this server failed', { cause: error })
+}
+
+/** Answers another member that asks who orders whose changes, or begins to change that, 210. */
+async function answerMember(
+  { orderers }: PortContext,
+  { connection, body, lengthBytes }: FrameRequest,
+): Promise<FrameReply> {
+  if (connection.role !== 'peer') throw new DfsError('unauthorized', 'only storage servers of the cluster agree')
+  if (lengthBytes > MESSAGE_BYTES_MAX) throw new DfsError('too_large', 'the question is too long')
+  const { value } = admit(OrdererQuestion, await body.copy(lengthBytes))
+  return { status: 0, parts: [Buffer.from(encode(await orderers.answer(value), 'msgpack'))] }
 }
 
 /** Private commands are for those who have proven the secret. */

@@ -7,13 +7,13 @@ import type { FrameReply, FrameRequest } from '../../runtime/frame-server.ts'
 import { askAbout } from './absence.ts'
 import { acknowledge, admitAck, answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
-import { admitFile, type PortContext } from './port-context.ts'
+import { admitFile, isForUs, type PortContext } from './port-context.ts'
 import { receiveInto } from './upload-file.ts'
 
 /** FastDFS's upload of a slave file, 21. */
 export async function uploadSlave(context: PortContext, request: FrameRequest): Promise<FrameReply> {
   const { body, lengthBytes } = request
-  const { store } = context
+  const { store, orderers } = context
   if (lengthBytes < SLAVE_FIXED_BYTES) throw new DfsError('bad_request', 'the upload is cut short')
   const { masterBytes, ...fields } = readSlaveFields(await body.bytes(SLAVE_FIXED_BYTES))
   if (masterBytes <= 0 || masterBytes > FILE_NAME_BYTES_MAX || masterBytes + fields.sizeBytes !== body.bodyLeft)
@@ -22,7 +22,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   const file = admitFile(context, master)
   context.access.admit(request.connection, 'change', master)
   const name = slaveNameOf(master, fields.prefix, fields.extension)
-  if (file.storageId !== store.storageId) return passOn(context, request, file, writeSlave(fields, master))
+  if (!isForUs(context, file)) return passOn(context, request, file, writeSlave(fields, master))
   const refused = context.uploadsRefused()
   if (refused !== undefined) throw new DfsError('unavailable', refused)
   admitAck(context, undefined)
@@ -38,7 +38,8 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
     throw error
   }
   request.bodyTaken()
-  const stored = await store.createSlave(incoming, name)
+  const work = () => store.createSlave(incoming, name)
+  const stored = await orderers.change(file.storageId, work, () => incoming.discard())
   context.counts.uploads++
   context.counts.uploadBytes += fields.sizeBytes
   store.counters.success_upload_bytes += fields.sizeBytes

@@ -19,6 +19,7 @@ import {
 import type { Credentials } from '../../runtime/secrets.ts'
 import type { BlockPool } from '../../store/block-pool.ts'
 import { MarkFiles } from '../../store/mark-file.ts'
+import type { Ordering } from '../../store/ordering.ts'
 import type { Replicas } from '../../store/replicas.ts'
 import type { Store } from '../../store/store.ts'
 import { type ReplayContext, replayBinlog } from './replay-binlog.ts'
@@ -28,6 +29,7 @@ export interface SyncOptions {
   readonly credentials: Credentials
   readonly dataDirectory: string
   readonly store: Store
+  readonly ordering: Ordering
   readonly blocks: BlockPool
   readonly pool: FramePool
   /** Learns what each peer has confirmed. */
@@ -59,6 +61,7 @@ export async function startSync(context: RoleContext, options: SyncOptions): Pro
 
   const replay: ReplayContext = {
     store,
+    ordering: options.ordering,
     replicas,
     blocks: options.blocks,
     pool: options.pool,

@@ -1,7 +1,7 @@
 /** The tracker: hears every beat, knows the groups, answers every question about where to go. */
 
 import { type ErrorCode, toDfsError } from '../../protocol/errors.ts'
-import { decodeFileName, type FileId, parseFileId } from '../../protocol/file-id.ts'
+import { decodeFileName, type FileId, mayChange, parseFileId } from '../../protocol/file-id.ts'
 import type { PayloadOf, ReplyOf, RequestOf } from '../../protocol/message.ts'
 import type { StorageReport, Welcome } from '../../protocol/storage-messages.ts'
 import type {
@@ -25,6 +25,7 @@ import {
   groupView,
   isReadable,
   OFFLINE_AFTER_MS,
+  ordererIn,
   peersOf,
   type RoleEntry,
   type StorageEntry,
@@ -280,7 +281,8 @@ function answerFor(
     const [next, candidates] = choose(id)
     if (candidates.length === 0) return [state, [{ do: 'refuse', to: replyTo, code: 'no_storage' }]]
     const file = decodeFileName(id.name)
-    const source = sourceIn(state.groups.get(id.group)!, file)
+    const members = state.groups.get(id.group)!
+    const source = ordererIn(members, sourceIn(members, file))
     const positions = candidates.flatMap(({ report: { storageId, positions } }) => {
       const at = positions.find(position => position.storageId === source)
       return at === undefined ? [] : [{ storageId, epoch: at.epoch, sequence: at.sequence }]
@@ -306,7 +308,7 @@ function ignoranceOf(state: TrackerState, nowMs: number): 'unknown_group' | 'no_
 function readersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
   const file = decodeFileName(name)
   // What is under its name may change, and the source is the first to know.
-  if (file.kind === 'slave' || file.kind === 'appender') return orderersOf(state, { group, name })
+  if (mayChange(file)) return orderersOf(state, { group, name })
   const all = state.groups.get(group) ?? []
   const members = all.filter(isReadable)
   const source = sourceIn(all, file)
@@ -314,13 +316,13 @@ function readersOf(state: TrackerState, { group, name }: FileId): readonly Stora
   return [...rotate(sure, state.turns.fetch), ...members.filter(member => !sure.includes(member))]
 }
 
-/** The source first: it orders the changes of its files, and others would only pass them on. */
+/** First who orders the changes of the file, since others would only pass them on. */
 function orderersOf(state: TrackerState, { group, name }: FileId): readonly StorageEntry[] {
   const all = state.groups.get(group) ?? []
-  const source = sourceIn(all, decodeFileName(name))
+  const orderer = ordererIn(all, sourceIn(all, decodeFileName(name)))
   const members = all.filter(isReadable)
-  const isSource = (member: StorageEntry) => member.report.storageId === source
-  return [...members.filter(isSource), ...members.filter(member => !isSource(member))]
+  const isOrderer = (member: StorageEntry) => member.report.storageId === orderer
+  return [...members.filter(isOrderer), ...members.filter(member => !isOrderer(member))]
 }
 
 function locate(state: TrackerState, fileId: string, replyTo: ReplyTo<ReplyOf<typeof trackerLocate>>): TrackerStep {

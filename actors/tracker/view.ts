@@ -88,6 +88,15 @@ export function sourceIn(members: readonly StorageEntry[], file: FileNameParts):
   return heir?.report.storageId ?? file.storageId
 }
 
+/** Who orders the changes of a source's files: the source, unless a member has taken over. */
+export function ordererIn(members: readonly StorageEntry[], source: number | undefined): number | undefined {
+  if (source === undefined) return undefined
+  let last: StorageReport | undefined
+  for (const { report } of members)
+    if (report.orders?.includes(source) && (report.term ?? 0) >= (last?.term ?? 0)) last = report
+  return last?.storageId ?? source
+}
+
 /** Whether a member surely holds a file: it is the source, or has applied the source's records past that second. */
 export function surelyHolds(entry: StorageEntry, source: number | undefined, file: FileNameParts): boolean {
   if (source === undefined) return true

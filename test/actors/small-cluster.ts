@@ -139,11 +139,12 @@ export class SmallCluster {
 
   async startSync(storageId: number): Promise<void> {
     const member = this.members.get(storageId)!
-    const { store, blocks, pool, replicas } = member.storage
+    const { store, ordering, blocks, pool, replicas } = member.storage
     member.sync = await startSync(this.context, {
       credentials: credentials('sync_group1'),
       dataDirectory: member.dataDirectory,
       store,
+      ordering,
       blocks,
       pool,
       replicas,

@@ -191,7 +191,7 @@ export class CrashCluster {
   /** How far a storage server has applied the records of a source, by its own word. */
   async position(asked: FrameClient, source: number): Promise<PeerPosition> {
     // In no epoch: whoever asks only, must not be taken for a new life of the source.
-    const asking = { storageId: source, group: GROUP, epoch: 0, incarnation: '0'.repeat(32) }
+    const asking = { storageId: source, group: GROUP, epoch: 0, incarnation: '0'.repeat(32), term: 0, other: 0 }
     return readPeerPosition(await asked.request(COMMANDS.syncPosition, writeSyncPosition(asking)))
   }
 

@@ -137,7 +137,8 @@ const STORAGE: readonly Template[] = [
   (_, random) => frame(COMMANDS.data, random.bytes(random.below(400))),
   (_, random) => {
     const incarnation = random.bytes(16).toString('hex')
-    return frame(COMMANDS.syncPosition, writeSyncPosition({ storageId: 2, group: GROUP, epoch: 1, incarnation }))
+    const asking = { storageId: 2, group: GROUP, epoch: 1, incarnation, term: 0, other: 0 }
+    return frame(COMMANDS.syncPosition, writeSyncPosition(asking))
   },
   (pick, random) => {
     const line = `1 1 1 1763690000000 C ${pick('plain')} t:1n1 - - 00000000`

@@ -23,16 +23,17 @@ const lives = fc.record({ epoch: fc.maxSafeNat(), incarnation: fc.stringMatching
 
 describe('body of syncPosition', () => {
   it('is a storage id, a group and the life of the source', () => {
-    const body = writeSyncPosition({ storageId: 0x010203, group: 'group1', epoch: 3, incarnation: LIFE })
+    const asking = { storageId: 0x010203, group: 'group1', epoch: 3, incarnation: LIFE, term: 2 ** 24 + 1, other: 7 }
+    const body = writeSyncPosition(asking)
     const group = `${Buffer.from('group1').toString('hex')}${'00'.repeat(10)}`
-    expect(body.toString('hex')).to.equal(`00010203${group}0000000000000003${LIFE}`)
+    expect(body.toString('hex')).to.equal(`00010203${group}0000000000000003${LIFE}000000000100000100000007`)
     expect(body).to.have.length(SYNC_POSITION_BYTES)
   })
 
   it('is read back as it was written', () => {
     fc.assert(
       fc.property(storageIds, fc.stringMatching(/^[A-Za-z0-9]{1,16}$/), lives, (storageId, group, life) => {
-        const fields = { storageId, group, ...life }
+        const fields = { storageId, group, ...life, term: life.epoch, other: storageId }
         expect(readSyncPosition(writeSyncPosition(fields))).to.deep.equal(fields)
       }),
     )
@@ -41,9 +42,10 @@ describe('body of syncPosition', () => {
   it('is answered with an incarnation, a position, the life of the source, and what there is of a file', () => {
     const incarnation = '00112233445566778899aabbccddeeff'
     const source = { epoch: 3, incarnation: LIFE }
+    const other = { epoch: 4, sequence: 9 }
     const partial = { sequence: 7, bytes: 2 ** 33, crc32: 0xcbf43926 }
-    const body = writePeerPosition({ incarnation, epoch: 2, sequence: 2 ** 32 + 5, source, partial })
-    const rest = '00000000000000070000000200000000cbf43926'
+    const body = writePeerPosition({ incarnation, epoch: 2, sequence: 2 ** 32 + 5, source, partial, other })
+    const rest = '00000000000000070000000200000000cbf4392600000000000000040000000000000009'
     expect(body.toString('hex')).to.equal(
       `${incarnation}000000000000000200000001000000050000000000000003${LIFE}${rest}`,
     )
@@ -54,6 +56,7 @@ describe('body of syncPosition', () => {
       sequence: fc.maxSafeNat(),
       source: lives,
       partial: fc.record({ sequence: fc.maxSafeNat(), bytes: fc.maxSafeNat(), crc32: fc.nat(0xffffffff) }),
+      other: fc.record({ epoch: fc.maxSafeNat(), sequence: fc.maxSafeNat() }),
     })
     fc.assert(
       fc.property(positions, made => void expect(readPeerPosition(writePeerPosition(made))).to.deep.equal(made)),

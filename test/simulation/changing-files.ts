@@ -237,7 +237,9 @@ async function look(worker: Worker, history: History, random: SeededRandom): Pro
   const bad_range = ({ content }: FileState) =>
     content !== undefined && (offset > content.length || (offset === content.length && offset > 0))
   const what = `read from ${offset} to ${until ?? 'the end'}${to}`
-  return seen({ ...about, what, refusals: { bad_range } }, async options => {
+  // A peer that is behind may have less.
+  const refusals: Attempt['refusals'] = isExact ? { bad_range } : {}
+  return seen({ ...about, what, refusals }, async options => {
     const found = await door.download(fileId, { offset, length, ...options })
     const stranger = strangerIn(found, history)
     if (stranger !== undefined && isReadable(ledger, history))

@@ -33,7 +33,8 @@ export function checkMarks(cluster: SimCluster, wrong: Wrong): void {
       // A mark of a peer that lost its disk since is of no use to anybody, and true of the disk that is gone.
       if (identity?.incarnation !== mark.peerIncarnation) continue
       const { storageId } = STORAGES.get(source.name)!
-      const applied = appliedOf(peer, storageId, mark.epoch)
+      // Where a start has set its position back, the peer will say so itself.
+      const applied = appliedOf(peer, storageId, mark.epoch, { ever: true })
       if (mark.shipped > applied) {
         wrong(
           `${source.name} has marked record ${mark.shipped} of epoch ${mark.epoch} as applied by ${peer.name}, which surely has ${applied}`,
@@ -272,12 +273,12 @@ function ownFiles(machine: Machine): { live: Set<string>; deleted: Set<string> }
   return { live, deleted }
 }
 
-/** How far a peer has surely applied a source's epoch. */
-export function appliedOf(peer: Machine, storageId: number, epoch: number): number {
+/** How far a peer has surely applied a source's epoch, or `ever` had, before a start set its position back. */
+export function appliedOf(peer: Machine, storageId: number, epoch: number, { ever = false } = {}): number {
   let applied = 0
   for (const { op, origin } of recordsOf(peer, 'durable')) {
     if (origin?.storageId !== storageId || origin.epoch !== epoch) continue
-    applied = op === 'S' ? origin.sequence : Math.max(applied, origin.sequence)
+    applied = op === 'S' && !ever ? origin.sequence : Math.max(applied, origin.sequence)
   }
   const checkpoint = document(peer.disk.read(`${DATA_DIRECTORY}/checkpoint`, 'durable')) as
     | { positions: { storageId: number; epoch: number; sequence: number }[] }

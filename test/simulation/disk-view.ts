@@ -71,6 +71,13 @@ export function isGoodOn(disk: SimDisk, name: string, view: View): boolean {
   return isAlone || disk.read(sidecarPath(path), view)?.equals(sidecarOf(bytes)) === true
 }
 
+/** Whether the slot of a name says that its file was deleted. */
+export function isFreedOn(disk: SimDisk, name: string): boolean {
+  const file = decodeFileName(name)
+  const bytes = disk.read(pathOf(name))
+  return bytes !== undefined && file.slot !== undefined && stateOf(slotIn(bytes, file), file) === 'deleted'
+}
+
 /** What is in the place of a file's slot, as far as the segment goes. */
 export function slotIn(segment: Buffer, { slot }: FileNameParts): Buffer {
   const { offsetBytes, slotBytes } = slot!

@@ -37,7 +37,7 @@ import { decodeFileName } from '../../protocol/file-id.ts'
 import type { Phase } from '../../store/phase.ts'
 import { sidecarPath } from '../../store/sidecar.ts'
 import { isLevel } from './changing-checkers.ts'
-import { isGoodOn, nameOf, pathOf, plainNames, slotNames } from './disk-view.ts'
+import { isFreedOn, isGoodOn, nameOf, pathOf, plainNames, slotNames } from './disk-view.ts'
 import type { Ledger } from './ledger.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { CLIENTS, DATA_DIRECTORY, type SimCluster, STORAGES, STORE_PATHS, TRACKERS } from './sim-cluster.ts'
@@ -197,6 +197,9 @@ const FAULTS = {
       [pathOf(name), sidecarPath(pathOf(name))].includes(path),
     )
     const good = names.filter(name => isGoodOn(disk, name, 'now'))
+    const freed = [...ledger.files, ...ledger.histories].filter(
+      ({ name }) => pathOf(name) === path && isFreedOn(disk, name),
+    )
     const changing = ledger.histories.filter(({ name }) => names.includes(name) || nameOf(path) === name)
     for (const history of changing) {
       // What its source cannot read any more, and a peer lacks, nobody gets.
@@ -212,6 +215,8 @@ const FAULTS = {
     // Nobody mends a header yet: its file can be read elsewhere, but not be deleted.
     const isUnnamed = (name: string) => decodeFileName(name).slot !== undefined && !slotNames(disk).includes(name)
     for (const name of spoilt.filter(isUnnamed)) ledger.excuse(name)
+    // Nor one that says that its file was deleted: a peer that has removed the segment and made it anew does not know either.
+    for (const { name } of freed) if (!isFreedOn(disk, name)) ledger.excuse(name)
     note(`a bit flips in ${path} of ${machine}${excused.length > 0 ? `, the only copy of ${excused}` : ''}`)
   },
   documentFlip({ cluster, random, note }) {

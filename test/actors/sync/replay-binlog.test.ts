@@ -1,5 +1,5 @@
 /** Sessions of sync over files that their disk does not give, or gives wrong. */
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect } from 'chai'
 import { type ReplayContext, replayBinlog } from '../../../actors/sync/replay-binlog.ts'
@@ -7,6 +7,7 @@ import { decodeFileName } from '../../../protocol/file-id.ts'
 import type { Peer } from '../../../protocol/storage-messages.ts'
 import { realWorld } from '../../../runtime/real-world.ts'
 import { BLOCK_BYTES } from '../../../store/block-pool.ts'
+import type { Store } from '../../../store/store.ts'
 import { FaultyDisk } from '../../store/faulty-disk.ts'
 import { contentOf, download, upload as uploadTo } from '../../store/store-fixture.ts'
 import { SmallCluster } from '../small-cluster.ts'
@@ -118,6 +119,39 @@ describe('a session of sync', function () {
     expect(await sessions()).to.have.lengthOf(30)
     expect(corrupt).to.deep.equal([])
     await expectAtPeer(new Map([[name, content]]))
+  })
+
+  describe('over metadata', () => {
+    const source = () => cluster.members.get(SOURCE)!
+    const set = (name: string, text: string) =>
+      source().storage.store.changeMetadata(name, async () => Buffer.from(text))
+    const get = async (store: Store, name: string) => (await store.readMetadata(decodeFileName(name)))?.toString()
+
+    it('ships what was recorded, and is done when the source starts again', async () => {
+      const name = await upload(contentOf(1000))
+      await set(name, 'first')
+      disk.fail({ action: 'rename', path: /-m$/ }, 'EIO')
+      expect(await set(name, 'second').catch(error => error.errno)).to.equal('EIO')
+      expect(await sessions()).to.deep.equal([])
+      expect(await get(peerStore(), name)).to.equal('second')
+      await cluster.stopStorage(SOURCE)
+      const { storage } = await cluster.addStorage(SOURCE, { sync: false })
+      expect(await get(storage.store, name)).to.equal('second')
+    })
+
+    it('waits for a disk that is not there', async () => {
+      const name = await upload(contentOf(1000))
+      await sessions()
+      await set(name, 'first')
+      const path = join(source().dataDirectory, 'store')
+      renameSync(path, `${path}-away`)
+      mkdirSync(path)
+      expect(await session()).to.not.equal(undefined)
+      rmSync(path, { recursive: true })
+      renameSync(`${path}-away`, path)
+      expect(await sessions()).to.deep.equal([])
+      expect(await get(peerStore(), name)).to.equal('first')
+    })
   })
 
   it('ships nothing of a source that began anew in the same epoch, and tells it to go on under a later one', async () => {

@@ -5,13 +5,14 @@ import { silentLog } from '../../../runtime/log.ts'
 
 /** Replays from a storage server; names of damaged files go to `corrupt`. */
 export function replayContext(
-  { store, blocks, pool, replicas }: RunningStorage,
+  { store, ordering, blocks, pool, replicas }: RunningStorage,
   corrupt: string[],
   onEpochTooOld: (epochMin: number) => void = () => {},
 ): ReplayContext {
   return {
     ...{
       store,
+      ordering,
       blocks,
       pool,
       replicas,

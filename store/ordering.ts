@@ -1,0 +1,15 @@
+/** What sync has to know of who orders whose changes; the storage actor keeps it. */
+import type { BinlogRecord } from '../protocol/binlog-record.ts'
+import type { Succession } from '../protocol/orderer-messages.ts'
+
+export interface Ordering {
+  /**
+   * The term under which this source ships. Throws `unavailable` if it is not known, or others order its changes: it ships again
+   * when it has theirs.
+   */
+  term(): number
+  /** When this source took its files back; undefined if it always had them. */
+  readonly takenBack: Succession | undefined
+  /** Whether a record is about a file that changes, and has been in other hands since. */
+  isPast(record: BinlogRecord): boolean
+}
