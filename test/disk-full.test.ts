@@ -13,11 +13,12 @@ const DISK_BYTES = 48 * 2 ** 20
 
 describe('a cluster on a disk that fills up', function () {
   this.timeout(60_000)
-  const directory = mkdtempSync(join(tmpdir(), 'dfs-full-'))
+  let directory: string
   let cluster: RunningCluster
   let client: Client
 
   before(async function () {
+    directory = mkdtempSync(join(tmpdir(), 'dfs-full-'))
     // Mounting takes privileges that not every machine gives its tests; the store's own tests fake this disk anywhere.
     const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${DISK_BYTES}`, 'tmpfs', directory])
     if (mounted.status !== 0) return this.skip()

@@ -64,7 +64,8 @@ export class Workshop {
   /** Closes what is open and removes everything. */
   async remove(): Promise<void> {
     for (const opened of this.#open) await opened.close().catch(() => {})
-    await rm(this.path, { recursive: true, force: true })
+    // A property that is interrupted on a busy machine leaves its last life under way.
+    await rm(this.path, { recursive: true, force: true, maxRetries: 10 })
   }
 
   /** Opens a data directory of this workshop as a server does at its start; `prepare` has the disk before anybody else. */
