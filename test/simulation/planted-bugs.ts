@@ -74,7 +74,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(bytes);',
     // Without the start record, which would take the damage upon itself.
     replace: 'bytes += tornBytes; files.length = 0;',
-    seed: 76,
+    seed: 96,
   },
   {
     name: 'delete-overtakes-create',
@@ -106,7 +106,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/last-flush.js',
     find: 'await file.truncate(offsetBytes);',
     replace: '',
-    seed: 160,
+    seed: 169,
   },
   {
     name: 'scrub-trusts-slots',
