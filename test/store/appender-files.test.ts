@@ -11,6 +11,7 @@ import { BLOCK_BYTES } from '../../store/block-pool.ts'
 import { CHECKPOINT_MS } from '../../store/checkpoints.ts'
 import { openDirectory, raiseEpoch } from '../../store/data-directory.ts'
 import type { ShippedContent, Store } from '../../store/store.ts'
+import { until } from '../until.ts'
 import { contentOf, fill, type OpenStore, optionsOf, readSummed, rejection, upload, Workshop } from './store-fixture.ts'
 
 const OTHER_ID = 9
@@ -206,8 +207,7 @@ describe('appender files of a store', function () {
     for (let i = 0; i < 5; i++) await write(store, name, contentOf(10, i))
     expect(await temporaries()).to.have.lengthOf(5)
     clock.advance(CHECKPOINT_MS)
-    for (let i = 0; i < 200 && (await temporaries()).length > 0; i++) await new Promise(setImmediate)
-    expect(await temporaries()).to.deep.equal([])
+    await until('they are gone', async () => (await temporaries()).length === 0)
   })
 
   it('are read whole while they are written, by whoever began before', async () => {
