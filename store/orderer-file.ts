@@ -62,9 +62,9 @@ export class OrdererFile {
   }
 
   /** Never forgets members that were heard of. Durable when it resolves. */
-  async remember(heard: Iterable<number>): Promise<void> {
+  async remember(heard: readonly number[]): Promise<void> {
     const isNew = (id: number) => !this.#state.members.includes(id)
-    if (![...heard].some(isNew)) return
+    if (!heard.some(isNew)) return
     await this.#change(state => ({ ...state, members: [...new Set([...state.members, ...heard])] }))
   }
 

@@ -127,7 +127,7 @@ export class Agreement {
   /** Asks whether what was agreed on here is what a majority has agreed on. */
   async #confirm(): Promise<void> {
     const { orderers, file, store, members, peers, joined, clock } = this.#parts
-    await file.remember(peers().keys())
+    await file.remember([...peers().keys()])
     // Whoever knows of no others waits for a tracker's word that there are none.
     if (members() === 1 && !joined()) return
     const askedMs = clock.monotonicMs()

@@ -74,7 +74,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(bytes);',
     // Without the start record, which would take the damage upon itself.
     replace: 'bytes += tornBytes; files.length = 0;',
-    seed: 88,
+    seed: 96,
   },
   {
     name: 'delete-overtakes-create',
