@@ -302,7 +302,7 @@ const FRAMES: Readonly<Record<keyof typeof COMMANDS, FrameBodies>> = {
   orderers: {
     to: 'storage',
     about:
-      'Peers only: asks who orders the changes of whose files, or begins to change that; see protocol/orderer-messages.ts.',
+      'Peers only: asks who orders the changes of whose files, or begins to change that; see protocol/orderers.ts.',
     request: 'msgpack: kind `ask`, `prepare` or `accept`, by, term, source, table',
     reply: 'msgpack: storageId, granted, reason, promised, table, end, positions',
   },

@@ -1,5 +1,5 @@
 /** `dfs succeed`. */
-import { roundOf } from '../protocol/orderer-messages.ts'
+import { roundOf } from '../protocol/orderers.ts'
 import { DONE, printJson, printLine } from './output.ts'
 import type { ClusterFlags, Session } from './session.ts'
 

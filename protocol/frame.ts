@@ -73,7 +73,7 @@ export const COMMANDS = {
   listFiles: 208,
   /** Private, peers only: asks which files it has already. */
   syncHeld: 209,
-  /** Private, peers only: who orders the changes of whose files; see orderer-messages.ts. */
+  /** Private, peers only: who orders the changes of whose files; see orderers.ts. */
   orderers: 210,
 } as const
 

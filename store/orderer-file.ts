@@ -6,7 +6,7 @@
  * Without it nothing was ever promised. One that is damaged stops the start: to forget a promise may split the group.
  */
 import { join } from 'node:path'
-import { NO_TERM, type OrdererTable } from '../protocol/orderer-messages.ts'
+import { NO_TERM, type OrdererTable } from '../protocol/orderers.ts'
 import type { Disk } from '../runtime/world.ts'
 import { readDocument, writeDocument } from './durable-document.ts'
 

@@ -1,6 +1,6 @@
 /** What sync has to know of who orders whose changes; the storage actor keeps it. */
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
-import type { Succession } from '../protocol/orderer-messages.ts'
+import type { Succession } from '../protocol/orderers.ts'
 
 export interface Ordering {
   /**

@@ -2,7 +2,7 @@
 import type { BinlogRecord, RecordOrigin } from '../protocol/binlog-record.ts'
 import type { FileNameParts } from '../protocol/file-id.ts'
 import type { ListPage } from '../protocol/list-bodies.ts'
-import type { Succession } from '../protocol/orderer-messages.ts'
+import type { Succession } from '../protocol/orderers.ts'
 import type { Counters } from '../protocol/statistics.ts'
 import type { SourcePosition, StorePathReport } from '../protocol/storage-messages.ts'
 import type { BinlogEnd, Flush } from './binlog.ts'

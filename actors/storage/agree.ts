@@ -19,7 +19,7 @@ import {
   type Succession,
   termAfter,
   withSuccession,
-} from '../../protocol/orderer-messages.ts'
+} from '../../protocol/orderers.ts'
 import type { Peer } from '../../protocol/storage-messages.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
 import type { Log } from '../../runtime/log.ts'

@@ -13,7 +13,7 @@ import { answerChange } from './acknowledge.ts'
 import { passOn } from './pass-on.ts'
 import { admitFile, admitGroup, isForUs, type PortContext } from './port-context.ts'
 import { admitUpload } from './upload-file.ts'
-import { askFor, isElsewhere } from './upload-slave.ts'
+import { askFor, expectNone } from './upload-slave.ts'
 
 /** FastDFS's create link, 20: done by the source of the file, or of the master that the link is named after. */
 export async function createLink(context: PortContext, request: FrameRequest): Promise<FrameReply> {
@@ -38,8 +38,7 @@ export async function createLink(context: PortContext, request: FrameRequest): P
   admitUpload(context, { extension }, undefined)
   if (slaveName !== undefined) {
     if (!(await store.has(master))) await askFor(context, request, master)
-    if ((await store.has(slaveName)) || (await isElsewhere(context, request, slaveName)))
-      throw new DfsError('already_exists')
+    await expectNone(context, request, slaveName)
   }
   const buffer = await blocks.acquire(file.slot?.slotBytes ?? BLOCK_BYTES)
   const copy = () => store.copy(name, { slaveName, extension }, buffer)

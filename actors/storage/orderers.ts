@@ -19,7 +19,7 @@ import {
   roundOf,
   type Succession,
   successionOf,
-} from '../../protocol/orderer-messages.ts'
+} from '../../protocol/orderers.ts'
 import { GROUP_MEMBERS_MAX } from '../../protocol/storage-messages.ts'
 import type { Clock } from '../../runtime/world.ts'
 import type { OrdererFile } from '../../store/orderer-file.ts'
@@ -141,12 +141,15 @@ export class Orderers {
     return this.#lastSettled
   }
 
+  /** Throws `unavailable` unless this member orders the changes of a source's files. */
+  expectOrdered(source: number | undefined): void {
+    if (!this.orders(source)) throw new DfsError('unavailable', 'who orders the changes of this file is being settled')
+  }
+
   /** Makes a change of a source's file. Rejects with `unavailable` unless this member orders it, after `giveUp`. */
   async change<T>(source: number | undefined, work: () => Promise<T>, giveUp = nothing): Promise<T> {
-    if (!this.orders(source)) {
-      await giveUp()
-      throw new DfsError('unavailable', 'who orders the changes of this file is being settled')
-    }
+    if (!this.orders(source)) await giveUp()
+    this.expectOrdered(source)
     this.#underWay++
     try {
       return await work()

@@ -28,7 +28,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   admitAck(context, undefined)
   if (!(await store.has(master))) await askFor(context, request, master)
   // A source that has lost its past may have made one, which its peers still hold.
-  if ((await store.has(name)) || (await isElsewhere(context, request, name))) throw new DfsError('already_exists')
+  await expectNone(context, request, name)
   store.counters.total_upload_bytes += fields.sizeBytes
   const incoming = await store.receive(file.storePathIndex, fields.sizeBytes, 'slave')
   try {
@@ -46,8 +46,17 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   return answerChange(context, request, stored.name, [writeGroupAndName(store.group, stored.name)])
 }
 
+/** Throws `already_exists` if there is a slave file of this name. */
+export async function expectNone(context: PortContext, request: FrameRequest, name: string): Promise<void> {
+  const { store, orderers } = context
+  const isThere = (await store.has(name)) || (await isElsewhere(context, request, name))
+  // What others have may be on its way out, to those who do not order its changes.
+  orderers.expectOrdered(admitFile(context, name).storageId)
+  if (isThere) throw new DfsError('already_exists')
+}
+
 /** Whether another member has a file that is not here. Rejects with `unavailable` if somebody may have it. */
-export function isElsewhere(context: PortContext, request: FrameRequest, name: string): Promise<boolean> {
+function isElsewhere(context: PortContext, request: FrameRequest, name: string): Promise<boolean> {
   return askFor(context, request, name).then(
     () => true,
     error => {

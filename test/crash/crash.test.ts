@@ -8,6 +8,7 @@ import { killChangingFiles } from './changing-files.ts'
 import { pathOnDisk } from './data-audit.ts'
 import { type Death, type KillFigures, killCycles } from './kill-cycles.ts'
 import type { Problem } from './problem.ts'
+import { takeOverCycles } from './take-over-cycles.ts'
 import { damageFiles, damageRecords, damageSlots } from './torn-record.ts'
 
 /** Long enough for a peer on a busy machine; a control waits it out. */
@@ -47,6 +48,13 @@ describe('a storage server that is killed', function () {
     // How many depends on the occurrences that the seed has them die at: 20 or 150.
     expect(changes).greaterThan(0)
     expect(interrupted, 'changes that the kills cut off').greaterThan(0)
+  })
+
+  it('leaves its files to a successor, and takes them back, without losing a change that both held', async () => {
+    const { kills, changes, problems } = await takeOverCycles({ cycles: 1, seed })
+    expect(problems, `seed ${seed}`).to.deep.equal([])
+    expect(kills).to.equal(1)
+    expect(changes).greaterThan(0)
   })
 
   it('is found out if it acknowledges files before they are durable', async () => {

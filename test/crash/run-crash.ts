@@ -8,9 +8,12 @@ import { killChangingFiles } from './changing-files.ts'
 import { CrashCluster } from './crash-cluster.ts'
 import { type KillFigures, killCycles } from './kill-cycles.ts'
 import { countOf, type Problem } from './problem.ts'
+import { takeOverCycles } from './take-over-cycles.ts'
 import { type DamageFigures, damageFiles, damageRecords, damageRecordsOfServers, damageSlots } from './torn-record.ts'
 
 const CYCLES = 200
+/** A take-over takes ten seconds or more: it waits until the trackers are sure. */
+const TAKE_OVERS_EACH = 10
 /** A dozen starts for each of four pairs. */
 const SAMPLES = 3
 const PROBLEMS_SHOWN_MAX = 50
@@ -26,6 +29,11 @@ const changing = await killChangingFiles({ cycles, seed })
 for (const what of changing.problems) problems.push({ kind: 'wrong', what })
 console.log(
   `files that change: ${changing.kills} kills, ${changing.changes} changes, ${changing.interrupted} cut off, ${changing.problems.length} problems`,
+)
+const takenOver = await takeOverCycles({ cycles: Math.ceil(cycles / TAKE_OVERS_EACH), seed })
+for (const what of takenOver.problems) problems.push({ kind: 'wrong', what })
+console.log(
+  `taken over: ${takenOver.kills} times, ${takenOver.changes} changes, ${takenOver.interrupted} cut off, ${takenOver.problems.length} problems`,
 )
 
 const pairs = [true, false].flatMap(replicated => [true, false].map(checkpointed => ({ replicated, checkpointed })))
