@@ -8,7 +8,7 @@ import { decodeFileName, parseFileId } from '../protocol/file-id.ts'
  *
  *     any      what any member has that may have the file: of a file that changed, or was deleted, it may be what was before
  *     session  nothing older than the last change by this client that was acknowledged; costs no further trip
- *     strong   what the file's source has, which orders its changes, and `unavailable` if the source is away
+ *     strong   what the member has that orders the file's changes, its source or its successor, and `unavailable` if that is away
  *
  * A plain file never changes, so that all three differ only after it was deleted.
  */

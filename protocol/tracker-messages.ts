@@ -24,9 +24,9 @@ const UploadIds = Type.String({ pattern: '^([0-9a-f]{2}){8,16}$' })
 const Candidates = Type.Object({
   group: GroupSchema,
   servers: Type.Array(ServerAddress),
-  /** How far those of them that are not the file's source have applied its records. */
+  /** How far they have applied the records of who orders the file's changes. */
   positions: Type.Optional(Type.Array(Type.Object({ storageId: StorageIdSchema, epoch: Count, sequence: Count }))),
-  /** The file's source, if it is not the one in its name: the file was taken over from FastDFS. */
+  /** Who orders the file's changes, if it is not the source in its name: the file was taken over, from FastDFS or from who is gone. */
   source: Type.Optional(StorageIdSchema),
   ticket: Type.Optional(IssuedTicket),
 })
@@ -74,7 +74,7 @@ export const queryUpdate = defineRequest({
   name: 'tracker.queryUpdate',
   subject: 'tracker.queryUpdate',
   about:
-    'Who orders the changes of a file: its source first. A ticket is one to change and delete all files of the group.',
+    'Who orders the changes of a file, its source or its successor, first. A ticket is one to change and delete all files of the group.',
   request: Type.Object({ fileId: FileIdText }),
   reply: Candidates,
   errors: ['bad_request', 'bad_file_id', 'unknown_group', 'no_storage'],
