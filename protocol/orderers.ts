@@ -3,7 +3,7 @@
  * The members agree on it, by majority, in rounds that have a number each, the **term**: CASPaxos, with the table below
  * as its one register.
  *
- *     ask       nothing changes; the answer says what is agreed on there, and where it stands
+ *     ask       nothing changes; the answer says what is agreed on there, where it stands, and why it would refuse to prepare
  *     prepare   promise to agree on nothing older than `term`, and order nothing until it is over; the answer comes when
  *               what was under way there is recorded
  *     accept    agree on `table`, unless something newer was promised
@@ -48,7 +48,7 @@ export const OrdererQuestion = Type.Object({
   by: StorageIdSchema,
   /** Of the round; what is agreed on where `ask` comes from. */
   term: Count,
-  /** With `prepare`: whose files change hands, if any do. */
+  /** Whose files change hands with that round, if any do. */
   source: Type.Optional(StorageIdSchema),
   /** With `source`: who had them so far has promised this round, and so gives them away. */
   isGiven: Type.Optional(Type.Boolean()),

@@ -135,6 +135,8 @@ export class Binlog {
       directory: string
       epoch: number
       end: BinlogEnd
+      /** Of the last record that is ours to ship; the end, if it is not known. */
+      ownEnd?: number
       lastSequence: number
       skipped: number
       file: DiskFile | undefined
@@ -152,7 +154,7 @@ export class Binlog {
     this.#slotKeeper = at.slotKeeper
     this.epoch = at.epoch
     this.#end = at.end
-    this.#ownEnd = at.end.sequence
+    this.#ownEnd = at.ownEnd ?? at.end.sequence
     this.#lastSequence = at.end.sequence + at.skipped
     this.#lastTimeMs = at.end.timeMs
     this.#durableSequence = at.lastSequence

@@ -1,7 +1,7 @@
 /**
  * How far the binlog's effects are durable in the directories, so that recovery need not begin at the beginning.
  *
- *     <data>/checkpoint   { version, epoch, sequence, timeMs, positions: [{ storageId, epoch, sequence, timeMs, incomplete? }],
+ *     <data>/checkpoint   { version, epoch, sequence, ownEnd, timeMs, positions: [{ storageId, epoch, sequence, timeMs, incomplete? }],
  *                           slots: [{ storePathIndex, segmentId, endBytes }], reopened: [{ storePathIndex, segmentId }] }
  *
  * Everything up to `sequence` is where it belongs; `slots` says where the own slots end that have records up to there, and
@@ -18,6 +18,8 @@ const CHECKPOINT_VERSION = 1
 export interface Checkpoint {
   readonly epoch: number
   readonly sequence: number
+  /** The last record of our own up to `sequence`, 0 for none; `sequence` if an earlier version did not say it. */
+  readonly ownEnd: number
   /** Of the last record of our own up to `sequence`. */
   readonly timeMs: number
   /** How far the records of each peer have been applied. */
@@ -50,6 +52,7 @@ export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: n
   const none = {
     epoch,
     sequence: 0,
+    ownEnd: 0,
     timeMs: 0,
     positions: [],
     slots: [],
@@ -65,9 +68,9 @@ export async function readCheckpoint(disk: Disk, dataDirectory: string, epoch: n
     throw error
   }
   if (found?.version !== CHECKPOINT_VERSION) return none
-  const { timeMs, positions, slots = [], reopened = [] } = found
+  const { sequence, ownEnd = sequence, timeMs, positions, slots = [], reopened = [] } = found
   if (found.epoch !== epoch) return { ...none, timeMs, positions }
-  return { ...none, sequence: found.sequence, timeMs, positions, slots, reopened, current: true }
+  return { ...none, sequence, ownEnd, timeMs, positions, slots, reopened, current: true }
 }
 
 /** Replaces the checkpoint; durable when it resolves. */

@@ -92,11 +92,11 @@ export class Checkpoints {
 
   async #write(): Promise<void> {
     const { disk, dataDirectory, binlog, paths, catalogue, slotSpace, positions } = this.#parts
-    const { epoch } = binlog
+    const { epoch, ownEnd } = binlog
     const { sequence, timeMs } = binlog.end
     this.#changes = 0
     const { reopened, open } = slotSpace.declare(binlog.reach)
-    const checkpoint = { epoch, sequence, timeMs, positions: positions(), slots: this.#slotEnds, reopened }
+    const checkpoint = { epoch, sequence, ownEnd, timeMs, positions: positions(), slots: this.#slotEnds, reopened }
     const counted = catalogue.encode(epoch, sequence)
     for (const path of paths.all) {
       if (path.failure !== undefined) throw path.failure

@@ -45,6 +45,8 @@ const NOTED_RECORDS = 4096
 /** What recovery found and did. */
 export interface Recovery {
   readonly end: BinlogEnd
+  /** The last record of our own, 0 for none. */
+  readonly ownEnd: number
   /** Of the last record that can be read: before the end, if the checkpoint covers one that was lost. */
   readonly lastSequence: number
   /** So many sequences after the end may have been given to records that are gone, and must not be given again. */
@@ -100,6 +102,7 @@ export async function recover(
   const onDoubt = catalogue.doubt.bind(catalogue)
   let slotOrphans = new SlotOrphanSearch(identity, checkpoint, onDoubt)
   let end: BinlogEnd = { sequence: checkpoint.sequence, timeMs: checkpoint.timeMs }
+  let { ownEnd } = checkpoint
   let redone = 0
   let tornBytes = 0
   let damagedLines = 0
@@ -145,6 +148,7 @@ export async function recover(
       const freed = lastChanges.note(record) ? undefined : await redo(disk, record, storePaths, missing)
       if (record.sequence > (found?.sequence ?? Number.POSITIVE_INFINITY)) recount(catalogue, record, identity, freed)
       redone++
+      if (isShipped(record)) ownEnd = record.sequence
       end = { sequence: record.sequence, timeMs: isShipped(record) ? record.timeMs : end.timeMs }
       const { origin, lacksFile } = record
       const before = origin && positions.get(origin.storageId)
@@ -170,6 +174,7 @@ export async function recover(
   if (!isTrue) for (const path of storePaths.values()) await doubtAll(catalogue, path)
   return {
     end,
+    ownEnd,
     lastSequence,
     reopened: checkpoint.reopened,
     catalogue,

@@ -23,6 +23,7 @@ export type RecoveryReport = Omit<
   | 'setBack'
   | 'uploads'
   | 'end'
+  | 'ownEnd'
   | 'lastSequence'
   | 'skipped'
   | 'previousEpoch'

@@ -196,7 +196,12 @@ export class Agreement {
       const isOffline = peers().get(orderer)?.status === 'offline'
       if (!isOffline || nowMs - Math.max(orderers.startedMs, orderers.askedMs(orderer) ?? 0) < GONE_MS) continue
       // Whoever comes first spares the others the round.
-      if (this.#parts.random.below(members()) === 0) await this.#succeed(source, orderer, false)
+      if (this.#parts.random.below(members()) > 0) continue
+      // A round that is refused unsettles everybody who has promised it.
+      const question = { kind: 'ask', by: store.storageId, term: orderers.table.term, source } as const
+      const answers = await this.#ask(question, ASK_MS)
+      const isHopeless = !this.#isMajority(answers.length) || answers.some(({ reason }) => reason !== undefined)
+      if (!isHopeless) await this.#succeed(source, orderer, false)
     }
   }
 

@@ -108,6 +108,7 @@ async function write(
   if (file.kind !== 'appender') throw new DfsError('bad_request', 'this is not an appender file')
   if (!isForUs(context, file)) return passOn(context, request, file, head)
   admitAck(context, undefined)
+  orderers.expectOrdering(file.storageId)
   if (!(await store.has(name))) return refuse(context, request, named)
   store.counters[`total_${operation}_bytes`] += sizeBytes
   const part = await store.receive(file.storePathIndex, sizeBytes, 'part')

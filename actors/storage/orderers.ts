@@ -141,15 +141,15 @@ export class Orderers {
     return this.#lastSettled
   }
 
-  /** Throws `unavailable` unless this member orders the changes of a source's files. */
-  expectOrdered(source: number | undefined): void {
+  /** Throws `unavailable` unless this member orders the changes of a source's files: what it knows of them may be of the past. */
+  expectOrdering(source: number | undefined): void {
     if (!this.orders(source)) throw new DfsError('unavailable', 'who orders the changes of this file is being settled')
   }
 
   /** Makes a change of a source's file. Rejects with `unavailable` unless this member orders it, after `giveUp`. */
   async change<T>(source: number | undefined, work: () => Promise<T>, giveUp = nothing): Promise<T> {
     if (!this.orders(source)) await giveUp()
-    this.expectOrdered(source)
+    this.expectOrdering(source)
     this.#underWay++
     try {
       return await work()
@@ -266,7 +266,7 @@ export class Orderers {
       const agrees = file.state.promised === term && file.state.table.term === term
       if (agrees) this.#askedMs.set(by, clock.monotonicMs())
       else if (term > file.state.promised) this.doubt()
-      return this.#answer(agrees)
+      return this.#answer(agrees, this.refusalOf(question))
     }
     if (kind === 'prepare') {
       const reason = this.refusalOf(question)

@@ -80,6 +80,8 @@ export interface RunningStorage extends RunningRole {
   /** What the peers have of our records, as sync learns it. */
   readonly replicas: Replicas
   readonly ordering: Ordering
+  /** Whether this member orders the changes of a source's files now. */
+  orders(source: number): boolean
   /** Orders the changes of a source's files from now on; see `Agreement`. */
   takeOver(source: number, isAlone: boolean): Promise<void>
   onPeers(listener: (peers: readonly Peer[]) => void): void
@@ -274,6 +276,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
         return orderers.takenBack
       },
     },
+    orders: source => orderers.orders(source),
     takeOver: (source, isAlone) => agreement.takeOver(source, isAlone),
     ended,
     onPeers: listener => void peerListeners.push(listener),

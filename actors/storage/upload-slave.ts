@@ -26,6 +26,7 @@ export async function uploadSlave(context: PortContext, request: FrameRequest): 
   const refused = context.uploadsRefused()
   if (refused !== undefined) throw new DfsError('unavailable', refused)
   admitAck(context, undefined)
+  orderers.expectOrdering(file.storageId)
   if (!(await store.has(master))) await askFor(context, request, master)
   // A source that has lost its past may have made one, which its peers still hold.
   await expectNone(context, request, name)
@@ -51,7 +52,7 @@ export async function expectNone(context: PortContext, request: FrameRequest, na
   const { store, orderers } = context
   const isThere = (await store.has(name)) || (await isElsewhere(context, request, name))
   // What others have may be on its way out, to those who do not order its changes.
-  orderers.expectOrdered(admitFile(context, name).storageId)
+  orderers.expectOrdering(admitFile(context, name).storageId)
   if (isThere) throw new DfsError('already_exists')
 }
 

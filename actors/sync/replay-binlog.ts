@@ -122,7 +122,7 @@ export async function replayBinlog(context: ReplayContext, peer: Peer, known: Pe
       if (store.end.sequence - read < GATHER_RECORDS) await replicas.untilAwaited(GATHER_MS)
     }
     while (underWay.length > 0) await confirm()
-    if (read < store.end.sequence)
+    if (shippedMax < store.end.sequence)
       throw new DfsError('unavailable', 'the peer needs first what others have ordered of our files meanwhile')
     replicas.confirm(peer.storageId, read)
   } catch (error) {

@@ -81,8 +81,11 @@ export async function shipRecord(
     return { done: client.request(COMMANDS.syncRecord, headOf(context, { content: 'past', previous }, line)) }
   const isWhole = context.ordering.goesWhole(record)
   if (!isWhole && op === 'U') return shipMetadata(session, next, previous)
+  const file = decodeFileName(name)
+  if (!mayChange(file)) return shipFile(session, next, previous, partial)
+  // A change that a disk has failed at is done at the next start, and nothing tells that from one that was cut off.
+  if (!(await context.store.isSound(file))) throw new DfsError('unavailable', 'the disk of this file has failed')
   if (!isWhole && range !== undefined) return shipRange(session, next, previous, range)
-  if (!mayChange(decodeFileName(name))) return shipFile(session, next, previous, partial)
   // Everything that is recorded up to here is in what is read from now on.
   const until = context.store.end.sequence
   const shipped = await (isWhole ? shipWhole(session, next, previous) : shipFile(session, next, previous, partial))
@@ -104,9 +107,6 @@ async function shipRange(
 ): Promise<{ done: Promise<unknown> }> {
   const { store } = context
   const { name, token } = record
-  // A change that a disk has failed at is done at the next start, and nothing tells that from one that was cut off.
-  if (!(await store.isSound(decodeFileName(name))))
-    throw new DfsError('unavailable', 'the disk of this file has failed')
   const part = token === undefined ? undefined : await store.openPart(decodeFileName(name), token)
   if (part !== undefined) {
     const head = headOf(context, { content: 'file', previous }, line)

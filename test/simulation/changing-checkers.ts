@@ -2,12 +2,14 @@
 import { decodeFileName } from '../../protocol/file-id.ts'
 import { readMetadata, textsOf } from '../../protocol/metadata.ts'
 import { decodeMetadata } from '../../store/metadata-file.ts'
+import type { Promised } from '../../store/orderer-file.ts'
 import { SLOT_HEADER_BYTES } from '../../store/slot.ts'
-import { appliedOf, recordsOf, storageMachines } from './checkers.ts'
+import { appliedOf, document, recordsOf, storageMachines } from './checkers.ts'
 import { isGoodOn, metadataPathOf, pathOf, slotIn } from './disk-view.ts'
 import { type FileState, type History, isSame, metadataText, NOTHING, tell } from './history.ts'
 import type { Ledger } from './ledger.ts'
-import { type Machine, type SimCluster, STORAGES } from './sim-cluster.ts'
+import type { Reigns } from './reigns.ts'
+import { DATA_DIRECTORY, type Machine, type SimCluster, STORAGES } from './sim-cluster.ts'
 
 type Wrong = (what: string) => void
 
@@ -34,10 +36,10 @@ export function changingDifferences(cluster: SimCluster, ledger: Ledger): string
 }
 
 /** Some order of all operations explains all answers, and what the members have in the end. */
-export function checkHistories(cluster: SimCluster, ledger: Ledger, wrong: Wrong): void {
+export function checkHistories(cluster: SimCluster, ledger: Ledger, reigns: Reigns, wrong: Wrong): void {
   for (const history of ledger.histories) {
     if (ledger.isExcused(history.name)) continue
-    const found = history.check()
+    const found = history.check(reigns.of(history.source, history.name))
     if ('wrong' in found) {
       wrong(`${history.fileId}: ${found.wrong}`)
       continue
@@ -56,6 +58,27 @@ export function checkHistories(cluster: SimCluster, ledger: Ledger, wrong: Wrong
       )
     }
   }
+}
+
+/** What is still unsettled about who orders the changes of whose files: in the end each source does of its own. */
+export function unsettled(cluster: SimCluster): string[] {
+  return storageMachines(cluster).flatMap(({ name, server, disk }) => {
+    const { storageId } = STORAGES.get(name)!
+    const found = document(disk.read(`${DATA_DIRECTORY}/orderers`)) as Promised | undefined
+    if (found?.isAlone === true) return [`${name} thinks that it is alone`]
+    if (found !== undefined && found.promised !== found.table.term) return [`${name} has promised a round, and no more`]
+    if (server?.storage.orders(storageId) !== true) return [`${name} does not order its own files`]
+    return []
+  })
+}
+
+/** Members that order the changes of the same files at the same time. */
+export function doubleOrderers(cluster: SimCluster): string[] {
+  return [...STORAGES].flatMap(([source, { storageId, group }]) => {
+    const members = storageMachines(cluster).filter(({ name }) => STORAGES.get(name)!.group === group)
+    const orderers = members.filter(({ server }) => server?.storage.orders(storageId) === true)
+    return orderers.length > 1 ? [`${orderers.map(({ name }) => name).join(' and ')} order the files of ${source}`] : []
+  })
 }
 
 /** Whether all peers surely have everything that was done to a name, and good. */

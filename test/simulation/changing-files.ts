@@ -40,6 +40,8 @@ const FILE_BYTES_MAX = 600 * KIB
 const APPENDERS_MAX = 2
 const PREFIXES = ['_a', '_b']
 const METADATA_NAMES = ['color', 'size', 'weight']
+/** The share of reads that ask for the last change there is. */
+const STRONG = 0.6
 /** Attempts of the SDK that may still be under way; more make no difference that a file of so few operations shows. */
 const LATE_ATTEMPTS_MAX = 2
 
@@ -61,8 +63,10 @@ interface Attempt {
   readonly apply?: Apply
   /** What an expected refusal says of the file. */
   readonly refusals?: Readonly<Record<string, Explains>>
-  /** Whether what was seen was surely seen at the source; else it may be of the past. */
+  /** Whether what was seen is surely the last there was; else it may be of the past. */
   readonly isExact?: boolean
+  /** Whether it was asked of the source, which surely has the last if nobody else ever had the file. */
+  readonly isOfSource?: boolean
 }
 
 const isGone: Explains = ({ content }) => content === undefined
@@ -99,7 +103,10 @@ async function create(worker: Worker, kind: 'appender' | 'plain', random: Seeded
       ? doors.client.upload(content, options)
       : doors.client.uploadAppender(content, options))
     loop.note(life.name, `uploaded ${fileId} as #${number}, ${content.length} bytes`)
-    const history = ledger.follow(fileId, kind, { content, metadata: '' }, begunMs)
+    const there = { content, metadata: '' }
+    const isHeld = kind === 'appender' && worker.context.ackOf(parseFileId(fileId).group) !== 'one'
+    const now = () => loop.nowMs
+    const history = ledger.follow(fileId, kind, isHeld ? [there] : [NOTHING, there], { begunMs, now })
     ledger.noteChange(history, begunMs)
     history.writers.add(number)
     own.push(history)
@@ -115,7 +122,8 @@ async function followSlave(worker: Worker, master: History, random: SeededRandom
   const { group, name } = parseFileId(master.fileId)
   const slave = slaveNameOf(name, random.pick(PREFIXES), 'txt')
   const known = ledger.history(slave)
-  const history = known ?? ledger.follow(formatFileId({ group, name: slave }), 'slave', NOTHING, loop.nowMs)
+  const times = { begunMs: loop.nowMs, now: () => loop.nowMs }
+  const history = known ?? ledger.follow(formatFileId({ group, name: slave }), 'slave', [NOTHING], times)
   if (known === undefined) worker.own.push(history)
   if (history.isUsable) return uploadSlave(worker, history, random)
 }
@@ -140,7 +148,8 @@ async function modify(worker: Worker, history: History, random: SeededRandom): P
   }
   const { door, to } = doorFor(worker, history, random)
   const refusals = { bad_range: ({ content }: FileState) => content !== undefined && at > content.length }
-  const attempt = { worker, history, what: `modify #${number}, ${bytes.length} bytes at ${at}${to}`, apply, refusals }
+  const what = `modify #${number}, ${bytes.length} bytes at ${at}${to}`
+  const attempt = { worker, history, what, apply, refusals }
   await tried(attempt, options => door.modify(history.fileId, at, bytes, options))
 }
 
@@ -177,7 +186,8 @@ async function uploadSlave(worker: Worker, history: History, random: SeededRando
   const { door, to } = doorFor(worker, history, random)
   // That the master is not there says nothing of the slave file.
   const refusals = { already_exists: ({ content }: FileState) => content !== undefined, not_found: () => true }
-  const attempt = { worker, history, what: `upload slave #${number}, ${bytes.length} bytes${to}`, apply, refusals }
+  const what = `upload slave #${number}, ${bytes.length} bytes${to}`
+  const attempt = { worker, history, what, apply, refusals }
   const { master, prefix } = partsOf(history)
   await tried(attempt, options => door.uploadSlave(master, bytes, { prefix, extension: 'txt', ...options }))
 }
@@ -212,22 +222,24 @@ async function regenerate(worker: Worker, history: History, random: SeededRandom
 
 /** Reads a file, its size, or its metadata. */
 async function look(worker: Worker, history: History, random: SeededRandom): Promise<void> {
-  const { door, to, isSource } = doorFor(worker, history, random, 0.6)
+  const isExact = random.chance(STRONG)
+  const { door, to: where, isSource: isOfSource } = doorFor(worker, history, random, 0.6)
+  const to = isExact ? `${where}, strong` : where
   const { fileId, sizeBytes } = history
   const { ledger, onViolation } = worker.context
-  const isExact = isSource
-  const about = { worker, history, isExact }
+  const consistency = isExact ? 'strong' : undefined
+  const about = { worker, history, isExact, isOfSource }
   const kind = random.below(10)
   if (kind < 3) {
     const what = `metadata${to}`
     return seen({ ...about, what }, async options => {
-      const found = metadataText(await door.getMetadata(fileId, options))
+      const found = metadataText(await door.getMetadata(fileId, { consistency, ...options }))
       return { tells: `{${found}}`, explains: ({ content, metadata }) => content !== undefined && metadata === found }
     })
   }
   if (kind < 4) {
     return seen({ ...about, what: `info${to}` }, async options => {
-      const found = await door.info(fileId, options)
+      const found = await door.info(fileId, { consistency, ...options })
       return { tells: `${found.sizeBytes} bytes`, explains: ({ content }) => content?.length === found.sizeBytes }
     })
   }
@@ -238,9 +250,9 @@ async function look(worker: Worker, history: History, random: SeededRandom): Pro
     content !== undefined && (offset > content.length || (offset === content.length && offset > 0))
   const what = `read from ${offset} to ${until ?? 'the end'}${to}`
   // A peer that is behind may have less.
-  const refusals: Attempt['refusals'] = isExact ? { bad_range } : {}
+  const refusals: Attempt['refusals'] = isExact || isOfSource ? { bad_range } : {}
   return seen({ ...about, what, refusals }, async options => {
-    const found = await door.download(fileId, { offset, length, ...options })
+    const found = await door.download(fileId, { offset, length, consistency, ...options })
     const stranger = strangerIn(found, history)
     if (stranger !== undefined && isReadable(ledger, history))
       onViolation(`${what} of ${fileId} shows bytes of #${stranger}`)
@@ -257,10 +269,10 @@ export async function lookBack({ client }: Doors, history: History): Promise<str
   const content = history.begin('read in the end', () => undefined)
   const metadata = history.begin('metadata in the end', () => undefined)
   try {
-    const bytes = await client.download(history.fileId)
+    const bytes = await client.download(history.fileId, { consistency: 'strong' })
     content.what += ` gives ${tell({ content: bytes, metadata: '' })}`
     history.refuse(content, state => state.content?.equals(bytes) === true)
-    const found = metadataText(await client.getMetadata(history.fileId))
+    const found = metadataText(await client.getMetadata(history.fileId, { consistency: 'strong' }))
     metadata.what += ` gives {${found}}`
     history.refuse(metadata, state => state.content !== undefined && state.metadata === found)
   } catch (error) {
@@ -289,7 +301,7 @@ function seen(attempt: Attempt, run: (options: Options) => Promise<Seen>): Promi
 
 /** Carries an operation out, and puts into the history what came of it. */
 async function tried(
-  { worker, history, what, apply, refusals = {}, isExact = true }: Attempt,
+  { worker, history, what, apply, refusals = {}, isExact = true, isOfSource = false }: Attempt,
   run: (options: Options) => Promise<unknown>,
   { isSure = () => true, applyAgain }: { isSure?: (repeated: boolean) => boolean; applyAgain?: Apply } = {},
 ): Promise<void> {
@@ -298,6 +310,8 @@ async function tried(
   const begunMs = loop.nowMs
   const text = `${life.name} at ${(begunMs / 1000).toFixed(4)}: ${what}`
   const operation = history.begin(text, apply ?? (() => undefined))
+  if (!isExact) operation.isOfSource = true
+  const isHeld = context.ackOf(history.group) !== 'one'
   life.onEnd(() => (apply === undefined ? history.forget(operation) : history.lose(operation)))
   let attempts = 0
   let isRepeated = false
@@ -314,9 +328,10 @@ async function tried(
       const { tells, explains } = answer as Seen
       note(tells)
       operation.what = `${text} gives ${tells}`
-      history.refuse(operation, isExact && isReadable(ledger, history) ? explains : undefined)
+      history.refuse(operation, (isExact || isOfSource) && isReadable(ledger, history) ? explains : undefined)
     } else if (isSure(attempts > 0)) {
       note('done')
+      operation.isHeld = isHeld && !isRepeated
       history.end(operation, isRepeated ? (applyAgain ?? apply) : apply)
       ledger.changes++
       const after = apply({ content: Buffer.alloc(history.sizeBytes), metadata: '' })
@@ -332,13 +347,16 @@ async function tried(
     operation.what = `${text} is refused with ${code}`
     // Of a source that has lost its copy others tell, and they may be behind.
     const seen = isReadable(ledger, history) ? explains : undefined
-    if (explains !== undefined && attempts === 0) history.refuse(operation, seen)
+    operation.isRefused = apply !== undefined
+    // It is done, and fewer have it than should.
+    if (code === 'ack_timeout') history.end(operation)
+    else if (explains !== undefined && attempts === 0) history.refuse(operation, seen)
     else if (apply === undefined || (isUnsent(error) && attempts === 0)) history.refuse(operation, undefined)
     else {
       history.lose(operation)
       ledger.noteChange(history, begunMs)
     }
-    const acceptable = [...ACCEPTABLE, 'bad_range', 'already_exists']
+    const acceptable = [...ACCEPTABLE, 'bad_range', 'already_exists', 'not_here']
     fail(
       context,
       life,

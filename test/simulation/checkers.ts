@@ -253,7 +253,7 @@ function isUnfinishedSlot(machine: Machine, name: string): boolean {
   return storageId !== STORAGES.get(machine.name)!.storageId || !isGoodOn(machine.disk, name, 'now')
 }
 
-/** What a source's records of its present epoch say of its own files. */
+/** What a source's records of its present epoch say of its own files, its own and those of who had them meanwhile. */
 function ownFiles(machine: Machine): { live: Set<string>; deleted: Set<string> } {
   const live = new Set<string>()
   const deleted = new Set<string>()
@@ -261,11 +261,12 @@ function ownFiles(machine: Machine): { live: Set<string>; deleted: Set<string> }
   const epoch = records.reduce((max, record) => Math.max(max, record.epoch), 0)
   for (const record of records) {
     if (record.epoch !== epoch) continue
-    if (record.op === 'C') {
+    if (record.op === 'S' || decodeFileName(record.name).storageId !== STORAGES.get(machine.name)!.storageId) continue
+    if (record.op === 'C' || (record.op === 'c' && record.token !== undefined)) {
       live.add(record.name)
       deleted.delete(record.name)
     }
-    if (record.op === 'D') {
+    if (record.op === 'D' || record.op === 'd') {
       live.delete(record.name)
       deleted.add(record.name)
     }

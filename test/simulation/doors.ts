@@ -3,7 +3,7 @@
  * again what may have been done.
  */
 import type { Client } from '../../client/client.ts'
-import { type ClientParts, clientPool } from '../../client/servers.ts'
+import { type ClientParts, clientPool, type ReadOptions } from '../../client/servers.ts'
 import {
   readFileInfo,
   readGroupAndName,
@@ -13,7 +13,7 @@ import {
   writeSlave,
 } from '../../protocol/data-bodies.ts'
 import { formatFileId, parseFileId } from '../../protocol/file-id.ts'
-import { COMMANDS } from '../../protocol/frame.ts'
+import { COMMANDS, REQUEST_STATUS } from '../../protocol/frame.ts'
 import { metadataOf, readMetadata, textsOf, writeMetadata } from '../../protocol/metadata.ts'
 import type { FrameClient } from '../../runtime/frame-client.ts'
 import type { FramePool } from '../../runtime/frame-pool.ts'
@@ -41,12 +41,19 @@ export class Doors {
   /** The data port of a machine. */
   of(machine: string): Door {
     const connect = () => this.#pool.connection({ host: machine, port: PORT })
-    return doorOf(async (command, ...parts) => (await connect()).request(command, Buffer.concat(parts)), connect)
+    const ask = async (command: number, parts: readonly Uint8Array[], status?: number) =>
+      (await connect()).request(command, Buffer.concat(parts), status)
+    return doorOf(ask, connect)
   }
 }
 
+/** What a read asks for. */
+function statusOf({ consistency }: ReadOptions = {}): number {
+  return consistency === 'strong' ? REQUEST_STATUS.strong : 0
+}
+
 function doorOf(
-  ask: (command: number, ...parts: readonly Uint8Array[]) => Promise<Buffer>,
+  ask: (command: number, parts: readonly Uint8Array[], status?: number) => Promise<Buffer>,
   connect: () => Promise<FrameClient>,
 ): Door {
   const named = (fileId: string) => {
@@ -56,39 +63,39 @@ function doorOf(
   return {
     async append(fileId, bytes) {
       const content = bytes as Buffer
-      await ask(COMMANDS.append, writeChange(parseFileId(fileId).name, content.length), content)
+      await ask(COMMANDS.append, [writeChange(parseFileId(fileId).name, content.length), content])
     },
     async modify(fileId, offset, bytes) {
       const content = bytes as Buffer
-      await ask(COMMANDS.modify, writeChange(parseFileId(fileId).name, offset, content.length), content)
+      await ask(COMMANDS.modify, [writeChange(parseFileId(fileId).name, offset, content.length), content])
     },
     async truncate(fileId, sizeBytes) {
-      await ask(COMMANDS.truncate, writeChange(parseFileId(fileId).name, sizeBytes))
+      await ask(COMMANDS.truncate, [writeChange(parseFileId(fileId).name, sizeBytes)])
     },
     async regenerate(fileId) {
-      const answer = await ask(COMMANDS.regenerate, Buffer.from(parseFileId(fileId).name, 'latin1'))
+      const answer = await ask(COMMANDS.regenerate, [Buffer.from(parseFileId(fileId).name, 'latin1')])
       return { fileId: formatFileId(readGroupAndName(answer)) }
     },
     async setMetadata(fileId, texts, { merge = false } = {}) {
       const metadata = writeMetadata(metadataOf(texts))
-      await ask(COMMANDS.setMetadata, writeSetMetadata({ ...parseFileId(fileId), metadata, merges: merge }))
+      await ask(COMMANDS.setMetadata, [writeSetMetadata({ ...parseFileId(fileId), metadata, merges: merge })])
     },
-    async getMetadata(fileId) {
-      return textsOf(readMetadata(await ask(COMMANDS.getMetadata, named(fileId))))
+    async getMetadata(fileId, options) {
+      return textsOf(readMetadata(await ask(COMMANDS.getMetadata, [named(fileId)], statusOf(options))))
     },
     async delete(fileId) {
-      await ask(COMMANDS.deleteFile, named(fileId))
+      await ask(COMMANDS.deleteFile, [named(fileId)])
     },
-    async info(fileId) {
-      const { sizeBytes, crc32 } = readFileInfo(await ask(COMMANDS.queryFileInfo, named(fileId)))
+    async info(fileId, options) {
+      const { sizeBytes, crc32 } = readFileInfo(await ask(COMMANDS.queryFileInfo, [named(fileId)], statusOf(options)))
       return { fileId, sizeBytes, crc32, createTimeS: 0, source: undefined }
     },
     async uploadSlave(masterId, bytes, { prefix, extension }) {
       const head = writeSlave({ sizeBytes: bytes.length, prefix, extension }, parseFileId(masterId).name)
-      await ask(COMMANDS.uploadSlave, head, bytes)
+      await ask(COMMANDS.uploadSlave, [head, bytes])
     },
-    async download(fileId, { offset = 0, length = 0 } = {}) {
-      return fetchFile(await connect(), fileId, { offset, length })
+    async download(fileId, { offset = 0, length = 0, ...options } = {}) {
+      return fetchFile(await connect(), fileId, { offset, length, status: statusOf(options) })
     },
   }
 }

@@ -15,6 +15,9 @@
  *     disks that are slow or full                              is never lost
  *     disks that fail reads, writes, syncs, renames            is never lost
  *     a store path that vanishes and comes back                is never lost; unavailable while it and its peers are away
+ *     a member that is gone for so long that another takes     is never lost; of its files that may change, what not as many held
+ *       over its files: dead, or cut off where a majority        as a majority are may be missing until it is back, and for ever
+ *       can be had without it; that one dying, too               if the other one has changed the same file
  *     a bit flipped in a file or a sidecar                     is never lost if another member has a good copy
  *     a bit flipped in a mark or a checkpoint                  is never lost
  *     a bit flipped in a binlog                                may be lost where it was not replicated, or stay deleted
@@ -69,6 +72,7 @@ const MACHINES = [...TRACKERS, ...STORAGE_MACHINES, ...CLIENTS]
 const PHASES: readonly Phase[] = ['written', 'synced', 'recorded', 'renamed', 'acknowledged']
 const ERRORS = ['readError', 'writeError', 'syncError', 'renameError', 'openError', 'removeError'] as const
 const HOUR_MS = 3_600_000
+const OPERATOR_MS = 700
 
 const FAULTS = {
   kill({ cluster, random }) {
@@ -280,11 +284,62 @@ const FAULTS = {
     ledger.suspect(STORAGES.get(machine)!.storageId, cluster.loop.nowMs)
     cluster.replaceDisk(machine)
   },
+  memberGone(scene) {
+    const { cluster, random, note, untilMs } = scene
+    const name = random.pick(STORAGE_MACHINES.filter(machine => !isPair(machine) || isAtPeace(cluster, machine)))
+    if (name === undefined || cluster.machine(name).isAway) return
+    const others = othersOf(name)
+    const aloneMs = random.chance(0.7) ? random.between(0, ALONE_MS_MAX) : 0
+    if (aloneMs > 0) for (const other of others) cluster.network.cut(name, other, 'silent')
+    note(`${name} goes away in ${aloneMs.toFixed(0)} ms`)
+    const how = random.pick(['killed', 'power'] as const)
+    const endsOther = random.chance(0.4)
+      ? { after: random.between(0.5, 0.9), forMs: random.between(100, 20_000) }
+      : undefined
+    let isOver = false
+    cluster.loop.after(aloneMs, undefined, 'goes away', () => {
+      if (isOver) return
+      cluster.takeAway(name, how)
+      for (const other of others) cluster.network.heal(name, other)
+      if (isPair(name)) void takeOver(scene, name, () => isOver)
+    })
+    if (endsOther !== undefined) {
+      const inMs = (untilMs - cluster.loop.nowMs) * endsOther.after
+      cluster.loop.after(inMs, undefined, 'goes away, too', () => endHeir(scene, name, endsOther.forMs, () => isOver))
+    }
+    return () => {
+      isOver = true
+      for (const other of others) cluster.network.heal(name, other)
+      cluster.bringBack(name)
+    }
+  },
+  memberCutOff({ cluster, random, note }) {
+    // In a pair nobody could tell it from one that is dead.
+    const name = random.pick(STORAGE_MACHINES.filter(machine => !isPair(machine)))
+    const clients = random.chance(0.7) ? [] : CLIENTS
+    const how = random.pick(['silent', 'reset'] as const)
+    note(`${name} is cut off from its group and NATS${clients.length === 0 ? '' : ', and from clients'}, ${how}`)
+    const cut = [...othersOf(name), ...TRACKERS, ...clients]
+    for (const other of cut) cluster.network.cut(name, other, how)
+    cluster.broker.isolate(name, random.pick(['told', 'silent']))
+    return () => {
+      for (const other of cut) cluster.network.heal(name, other)
+      cluster.broker.heal(name)
+    }
+  },
 } satisfies Record<string, (scene: Scene) => Mend | undefined | void>
 
 export type FaultKind = keyof typeof FAULTS
 
 export const FAULT_KINDS = Object.keys(FAULTS) as FaultKind[]
+
+/** Somebody else takes over: only where there is time for it. */
+const GONE = ['memberGone', 'memberCutOff'] as const
+const GONE_COUNT_MAX = 3
+/** What a member changes so long before it goes, nobody else has. */
+const ALONE_MS_MAX = 4_000
+/** A member that is silent for 15 s counts as gone; then others take over, which takes them a moment. */
+const GONE_MS = { min: 17_000, max: 40_000 }
 
 /** Faults that cost files at level `one` and are rare in life: a plan has them less often. */
 const RARE: ReadonlySet<FaultKind> = new Set(['binlogFlip', 'misdirected', 'diskReplaced', 'bitFlip'])
@@ -292,9 +347,14 @@ const FAULTS_MIN = 2
 const FAULTS_MAX = 25
 const LASTS_MS_MAX = 12_000
 
-/** Draws the faults of a seed. Each seed has its own weather: some kinds often, others hardly ever. */
-export function drawFaults(random: SeededRandom, untilMs: number): Fault[] {
-  const weights = FAULT_KINDS.map(kind => random.between(0, 1) ** 3 * (RARE.has(kind) ? 0.3 : 1))
+/**
+ * Draws the faults of a seed. Each seed has its own weather: some kinds often, others hardly ever. Where members are gone for
+ * long, nothing is damaged: what a fault takes from a source is judged by what its peers have, and not who orders it.
+ */
+export function drawFaults(random: SeededRandom, untilMs: number, withGone: boolean): Fault[] {
+  const rarely = withGone ? 0 : 0.3
+  const kinds = FAULT_KINDS.filter(kind => !isGoneKind(kind))
+  const weights = kinds.map(kind => random.between(0, 1) ** 3 * (RARE.has(kind) ? rarely : 1))
   const total = weights.reduce((sum, weight) => sum + weight, 0)
   const draw = () => {
     let left = random.between(0, total)
@@ -302,15 +362,25 @@ export function drawFaults(random: SeededRandom, untilMs: number): Fault[] {
       left -= weight
       return left < 0
     })
-    return FAULT_KINDS[drawn] ?? 'kill'
+    return kinds[drawn] ?? 'kill'
   }
   const count = FAULTS_MIN + random.below(FAULTS_MAX - FAULTS_MIN + 1)
-  const faults = Array.from({ length: count }, () => ({
+  const faults: Omit<Fault, 'number'>[] = Array.from({ length: count }, () => ({
     kind: draw(),
     atMs: random.between(3_000, untilMs),
     lastsMs: random.between(100, LASTS_MS_MAX),
   }))
+  const gone = withGone ? 1 + random.below(GONE_COUNT_MAX) : 0
+  for (let i = 0; i < gone; i++) {
+    const lastsMs = random.between(GONE_MS.min, GONE_MS.max)
+    const kind = random.chance(0.7) ? GONE[0] : GONE[1]
+    faults.push({ kind, atMs: random.between(3_000, untilMs - lastsMs), lastsMs })
+  }
   return faults.sort((a, b) => a.atMs - b.atMs).map((fault, number) => ({ number, ...fault }))
+}
+
+function isGoneKind(kind: FaultKind): boolean {
+  return (GONE as readonly FaultKind[]).includes(kind)
 }
 
 /** Carries out a fault when its time comes, and mends it when it is over. */
@@ -346,7 +416,61 @@ export function mendAll(cluster: SimCluster): void {
       Object.fromEntries(ERRORS.map(kind => [kind, 0])),
     )
     for (const path of STORE_PATHS) disk.reappear(path)
+    cluster.bringBack(machine.name)
   }
+}
+
+/** The other members of a machine's group. */
+function othersOf(machine: string): string[] {
+  const { group } = STORAGES.get(machine)!
+  return STORAGE_MACHINES.filter(other => other !== machine && STORAGES.get(other)!.group === group)
+}
+
+/** Of two, none can have a majority without the other one. */
+function isPair(machine: string): boolean {
+  return othersOf(machine).length === 1
+}
+
+/** Whether all members of its group order the changes of their own files. */
+function isAtPeace(cluster: SimCluster, machine: string): boolean {
+  return [machine, ...othersOf(machine)].every(
+    name => cluster.machine(name).server?.storage.orders(STORAGES.get(name)!.storageId) === true,
+  )
+}
+
+/** The operator of a pair tells the one that is left to take over, until it has, or the other one comes back. */
+async function takeOver({ cluster, note }: Scene, gone: string, isOver: () => boolean): Promise<void> {
+  const [left] = othersOf(gone)
+  let told: unknown
+  for (;;) {
+    await cluster.loop.sleep(OPERATOR_MS, undefined, 'operator')
+    if (isOver()) return
+    const { server } = cluster.machine(left!)
+    if (server === undefined || told === server) continue
+    told = server
+    server.storage.takeOver(STORAGES.get(gone)!.storageId, true).then(
+      () => note(`${left} has taken over from ${gone}`),
+      () => {
+        told = undefined
+      },
+    )
+    if (server.storage.orders(STORAGES.get(gone)!.storageId)) return
+  }
+}
+
+/** Whoever orders the files of one that is gone goes away, too. */
+function endHeir({ cluster, random, note }: Scene, gone: string, forMs: number, isOver: () => boolean): void {
+  const { storageId } = STORAGES.get(gone)!
+  const heir = othersOf(gone).find(name => cluster.machine(name).server?.storage.orders(storageId) === true)
+  if (heir === undefined || isOver()) return
+  note(`${heir}, which has taken over, goes away, too`)
+  const others = othersOf(heir)
+  for (const other of others) cluster.network.cut(heir, other, 'silent')
+  cluster.loop.after(random.between(0, ALONE_MS_MAX), undefined, 'goes away', () => {
+    cluster.takeAway(heir, random.pick(['killed', 'power'] as const))
+    for (const other of others) cluster.network.heal(heir, other)
+    cluster.loop.after(forMs, undefined, 'comes back', () => cluster.bringBack(heir))
+  })
 }
 
 /** Whether another member of a machine's group surely has a file, whole and right. */

@@ -8,6 +8,13 @@
  *
  * The search goes from answer to answer, with all states that there may be: before an answer counts, any of the operations
  * that are open may happen, in any order. Source: Wing and Gong, "Testing and verifying concurrent objects".
+ *
+ * That the file comes into other hands is such an operation, too: whoever takes it over may not know of the last changes, as far
+ * as nobody was told that a majority holds them. What its source had then is kept, and is there again when the source has
+ * the file back, unless somebody has changed it in between.
+ *
+ *     source      a   ab   abc                      abc     or  abx
+ *     another               └─▶ ab ──▶ abx?  ──────┘
  */
 import { crc32 } from '@node-rs/crc32'
 
@@ -37,14 +44,49 @@ export interface Operation {
   apply: Apply
   /** Whoever asked has gone, or was told nothing. */
   isLost: boolean
+  /** It was acknowledged as held by a majority of the group. */
+  isHeld?: boolean
+  /** Its source has told: which counts as long as nobody else ever had the file. */
+  isOfSource?: boolean
+  /** A change that was refused: which may have told of what its source kept, too. */
+  isRefused?: boolean
+  /** The file comes into other hands. */
+  readonly reign?: Reign
 }
 
-type Step = { readonly begins: Operation } | { readonly ends: Operation }
+/** Somebody orders the changes of a file from a moment on that lies between the two. */
+export interface Reign {
+  readonly orderer: number
+  readonly begunMs: number
+  readonly chosenMs: number
+  /** So many of the last changes it may not have known of. */
+  readonly lossMax: number
+}
+
+type Step = { readonly atMs: number } & ({ readonly begins: Operation } | { readonly ends: Operation })
+
+/** What is there, and in whose hands it is. */
+interface Standing {
+  readonly state: FileState
+  readonly orderer: number
+  /** What the source has beside it. */
+  readonly kept: FileState | undefined
+}
+
+/** What there was, and what has led to it. */
+interface Past {
+  readonly standing: Standing
+  readonly by: Operation | undefined
+}
 
 /** Before an answer: what may be there, and which of the open operations have led to it. */
 interface Possibility {
-  readonly state: FileState
+  readonly standing: Standing
   readonly done: ReadonlySet<Operation>
+  /** What whoever comes next may still take for the last, the oldest first. */
+  readonly trail: readonly Past[]
+  /** Operations that have happened, and that whoever came next did not know of. */
+  readonly lost: ReadonlySet<Operation>
 }
 
 export class History {
@@ -53,7 +95,8 @@ export class History {
   readonly name: string
   readonly source: number
   readonly kind: 'appender' | 'slave' | 'plain'
-  readonly #first: FileState
+  readonly #first: readonly FileState[]
+  readonly #now: () => number
   readonly #steps: Step[] = []
   readonly #open = new Set<Operation>()
   /** What was last acknowledged as its size, as somebody who writes it may guess. */
@@ -65,7 +108,9 @@ export class History {
 
   constructor(
     id: { fileId: string; group: string; name: string; source: number; kind: History['kind'] },
-    first: FileState,
+    /** What there was, the last of it for sure: what was before, another member may go back to. */
+    first: readonly FileState[],
+    now: () => number = () => 0,
   ) {
     this.fileId = id.fileId
     this.group = id.group
@@ -73,7 +118,8 @@ export class History {
     this.source = id.source
     this.kind = id.kind
     this.#first = first
-    this.sizeBytes = first.content?.length ?? 0
+    this.#now = now
+    this.sizeBytes = first.at(-1)!.content?.length ?? 0
   }
 
   /** Operations that have been asked for and not answered, or never will be. */
@@ -89,7 +135,7 @@ export class History {
   begin(what: string, apply: Apply): Operation {
     const operation: Operation = { what, apply, isLost: false }
     this.#open.add(operation)
-    this.#steps.push({ begins: operation })
+    this.#steps.push({ atMs: this.#now(), begins: operation })
     return operation
   }
 
@@ -97,7 +143,7 @@ export class History {
   end(operation: Operation, apply = operation.apply): void {
     operation.apply = apply
     this.#open.delete(operation)
-    this.#steps.push({ ends: operation })
+    this.#steps.push({ atMs: this.#now(), ends: operation })
   }
 
   /** It was answered, and surely has not happened; if it was refused for what was there, that has been seen. */
@@ -117,51 +163,160 @@ export class History {
     if (this.#open.has(operation)) this.refuse(operation, undefined)
   }
 
-  /** Looks for an order that explains all answers. Returns the first answer that none explains, or what may be there now. */
-  check(): { readonly wrong: string } | { readonly states: readonly FileState[] } {
+  /**
+   * Looks for an order that explains all answers. Returns the first answer that none explains, or what may be there now.
+   * `reigns` are in order, and end before now.
+   */
+  check(reigns: readonly Reign[] = []): { readonly wrong: string } | { readonly states: readonly FileState[] } {
     const open = new Set<Operation>()
-    let possible: Possibility[] = [{ state: this.#first, done: new Set() }]
-    for (const step of this.#steps) {
+    const past = this.#first.map(state => ({
+      standing: { state, orderer: this.source, kept: undefined },
+      by: undefined,
+    }))
+    const rules = { history: this, trailMax: 1 + Math.max(0, ...reigns.map(({ lossMax }) => lossMax)) }
+    const trail = past.slice(-rules.trailMax)
+    let possible: Possibility[] = [{ standing: trail.at(-1)!.standing, done: new Set(), trail, lost: new Set() }]
+    for (const step of this.#stepsWith(reigns)) {
       if ('begins' in step) {
         open.add(step.begins)
         continue
       }
       const { ends } = step
-      const next = reach(possible, open, ends)
+      const next = reach(rules, possible, open, ends)
       if (next.length === 0) {
-        const before = possible.slice(0, 8).map(({ state }) => tell(state))
+        const before = possible.slice(0, 8).map(({ standing }) => tellStanding(standing, this.source))
         return { wrong: `${ends.what}: nothing explains that after ${before.join(', or ')}` }
       }
       open.delete(ends)
-      possible = next.map(({ state, done }) => ({ state, done: without(done, ends) }))
+      possible = next.map(one => ({
+        ...one,
+        done: without(one.done, ends),
+        lost: without(one.lost, ends),
+        trail: ends.isHeld === true ? since(one.trail, ends) : one.trail,
+      }))
     }
-    const states = reach(possible, open, undefined).map(({ state }) => state)
+    const states = reach(rules, possible, open, undefined).map(({ standing }) => standing.state)
     return { states: [...new Map(states.map(state => [keyOf(state), state])).values()] }
+  }
+
+  #stepsWith(reigns: readonly Reign[]): readonly Step[] {
+    if (reigns.length === 0) return this.#steps
+    const steps = this.#steps.filter(step => operationOf(step).isOfSource !== true)
+    for (const reign of reigns) {
+      const what = `${reign.orderer} orders from ${reign.begunMs.toFixed(1)} to ${reign.chosenMs.toFixed(1)} ms on`
+      const operation: Operation = { what, apply: () => undefined, isLost: false, reign }
+      insert(steps, { atMs: reign.begunMs, begins: operation })
+      insert(steps, { atMs: reign.chosenMs, ends: operation })
+    }
+    return steps
   }
 }
 
+interface Rules {
+  readonly history: Pick<History, 'source' | 'kind'>
+  readonly trailMax: number
+}
+
 /** All that open operations make of what is possible: those where `wanted` has happened, or all. */
-function reach(from: readonly Possibility[], open: ReadonlySet<Operation>, wanted: Operation | undefined) {
+function reach(
+  rules: Rules,
+  from: readonly Possibility[],
+  open: ReadonlySet<Operation>,
+  wanted: Operation | undefined,
+): Possibility[] {
   const numbers = new Map([...open].map((operation, i) => [operation, i]))
-  const keyOfAll = ({ state, done }: Possibility) =>
-    `${keyOf(state)} ${[...done].map(operation => numbers.get(operation)).sort()}`
+  const listOf = (some: ReadonlySet<Operation>) => [...some].map(operation => numbers.get(operation)).sort()
+  const keyOfAll = ({ standing, done, trail, lost }: Possibility) =>
+    [
+      keyOfStanding(standing),
+      listOf(done),
+      listOf(lost),
+      ...trail.map(({ standing, by }) => `${keyOfStanding(standing)} ${by && numbers.get(by)}`),
+    ].join('|')
   const seen = new Map(from.map(one => [keyOfAll(one), one]))
   const found: Possibility[] = []
   // What is added is looked at in its turn.
   for (const one of seen.values()) {
-    if (wanted === undefined || one.done.has(wanted)) found.push(one)
-    if (wanted !== undefined && one.done.has(wanted)) continue
+    if (wanted === undefined || one.done.has(wanted)) {
+      // What a majority holds is lost to nobody.
+      if (wanted?.isHeld !== true || !one.lost.has(wanted)) found.push(one)
+      if (wanted !== undefined) continue
+    }
     for (const operation of open) {
       if (one.done.has(operation)) continue
-      const state = operation.apply(one.state)
-      if (state === undefined) continue
-      const next = { state, done: new Set(one.done).add(operation) }
-      const key = keyOfAll(next)
-      if (!seen.has(key)) seen.set(key, next)
+      for (const after of outcomes(rules, one, operation, open)) {
+        const next = { ...after, done: new Set(one.done).add(operation) }
+        const key = keyOfAll(next)
+        if (!seen.has(key)) seen.set(key, next)
+      }
     }
     if (seen.size > STATES_MAX) throw new Error(`${open.size} open operations have more than ${STATES_MAX} outcomes`)
   }
   return found
+}
+
+/** What may be there after an operation. */
+function outcomes(rules: Rules, one: Possibility, operation: Operation, open: ReadonlySet<Operation>): Possibility[] {
+  const { standing } = one
+  const { history, trailMax } = rules
+  if (operation.reign !== undefined) return successions(rules, one, operation.reign, open)
+  const { state, orderer, kept } = standing
+  const next = operation.apply(state)
+  const found: Possibility[] = []
+  // Nothing has changed.
+  if (next === state) found.push(one)
+  else if (next !== undefined) {
+    const after = { state: next, orderer, kept: history.kind === 'plain' && kept === NOTHING ? kept : undefined }
+    const trail = [...one.trail, { standing: after, by: operation }].slice(-trailMax)
+    found.push({ ...one, standing: after, trail })
+  }
+  if (operation.isRefused === true && kept !== undefined && operation.apply(kept) !== undefined) found.push(one)
+  // Its source deletes a file that never changes, whoever orders what else becomes of it.
+  if (history.kind === 'plain' && orderer !== history.source && next === NOTHING) {
+    const after = { state, orderer, kept: NOTHING }
+    const trail = one.trail.map(past => ({ ...past, standing: { ...past.standing, kept: NOTHING } }))
+    found.push({ ...one, standing: after, trail })
+  }
+  return found
+}
+
+/** What may be there when somebody has taken a file over. */
+function successions(
+  { history }: Rules,
+  one: Possibility,
+  { orderer, lossMax }: Reign,
+  open: ReadonlySet<Operation>,
+): Possibility[] {
+  const { trail } = one
+  if (one.standing.orderer === orderer) return [one]
+  const isBack = orderer === history.source
+  const found: Possibility[] = []
+  for (let losses = 0; losses <= Math.min(lossMax, trail.length - 1); losses++) {
+    const at = trail.length - 1 - losses
+    const { standing } = trail[at]!
+    const mayKeep = one.standing.orderer === history.source && losses > 0
+    const after = {
+      state: isBack ? (standing.kept ?? standing.state) : standing.state,
+      orderer,
+      kept: isBack ? undefined : mayKeep ? one.standing.state : standing.kept,
+    }
+    const lost = new Set(one.lost)
+    for (const { by } of trail.slice(at + 1)) if (by !== undefined && open.has(by)) lost.add(by)
+    found.push({ ...one, standing: after, trail: [{ standing: after, by: undefined }], lost })
+  }
+  return found
+}
+
+/** From an operation on, if it is there. */
+function since(trail: readonly Past[], operation: Operation): readonly Past[] {
+  const at = trail.findIndex(({ by }) => by === operation)
+  return at < 0 ? trail : trail.slice(at)
+}
+
+/** Puts a step in its place; what begins comes first, what ends last. */
+function insert(steps: Step[], step: Step): void {
+  const at = steps.findIndex(({ atMs }) => ('begins' in step ? atMs >= step.atMs : atMs > step.atMs))
+  steps.splice(at < 0 ? steps.length : at, 0, step)
 }
 
 function operationOf(step: Step): Operation {
@@ -184,6 +339,15 @@ function keyOf({ content, metadata }: FileState): string {
     keys.set(content, key)
   }
   return `${key} ${metadata}`
+}
+
+function keyOfStanding({ state, orderer, kept }: Standing): string {
+  return `${keyOf(state)} ${orderer} ${kept === undefined ? '' : keyOf(kept)}`
+}
+
+function tellStanding({ state, orderer, kept }: Standing, source: number): string {
+  const by = orderer === source ? '' : ` ordered by ${orderer}`
+  return `${tell(state)}${by}${kept === undefined ? '' : `, its source has kept ${tell(kept)}`}`
 }
 
 export function isSame(a: FileState, b: FileState): boolean {

@@ -67,12 +67,17 @@ export class Ledger {
     return this.#byName.get(name)
   }
 
-  /** Begins the history of a name that may change, with what is there. */
-  follow(fileId: string, kind: History['kind'], first: FileState, begunMs: number): History {
+  /** Begins the history of a name that may change, with what there was, and what is there. */
+  follow(
+    fileId: string,
+    kind: History['kind'],
+    first: readonly FileState[],
+    { begunMs, now }: { begunMs: number; now: () => number },
+  ): History {
     const { group, name } = parseFileId(fileId)
     for (const [machine, untilMs] of this.#suspectCopies) if (begunMs <= untilMs) this.spoil(machine, name)
     const source = decodeFileName(name).storageId!
-    const history = new History({ fileId, group, name, source, kind }, first)
+    const history = new History({ fileId, group, name, source, kind }, first, now)
     this.histories.push(history)
     this.#historyOf.set(name, history)
     return history

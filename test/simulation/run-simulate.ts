@@ -1,6 +1,6 @@
 /**
- * `npm run simulate -- --seeds N [--seed S] [--trace] [--shrink] [--bug NAME] [--jobs N]`: seeds S to
- * S + N - 1, on all cores.
+ * `npm run simulate -- --seeds N [--seed S] [--gone] [--trace] [--shrink] [--bug NAME] [--jobs N]`: seeds S to
+ * S + N - 1, on all cores; of them those in which members are gone for long.
  *
  * Ends at the first seed that fails, with what was wrong, the end of its trace, and the command that repeats it.
  */
@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util'
 import { PLANTED_BUGS } from './planted-bugs.ts'
 import { SeedPool } from './seed-pool.ts'
 import { shrink } from './shrink.ts'
-import type { Outcome } from './simulate.ts'
+import { kindOf, type Outcome } from './simulate.ts'
 
 /** Every so many seeds one is run twice: the same seed must be the same run. */
 const REPEATED_EVERY = 100
@@ -22,6 +22,7 @@ const { values } = parseArgs({
     seeds: { type: 'string' },
     seed: { type: 'string' },
     trace: { type: 'boolean', default: false },
+    gone: { type: 'boolean', default: false },
     shrink: { type: 'boolean', default: false },
     bug: { type: 'string' },
     jobs: { type: 'string', default: String(availableParallelism()) },
@@ -44,6 +45,8 @@ const total = {
   deletes: 0,
   changes: 0,
   reused: 0,
+  reigns: 0,
+  unknown: 0,
   faults: 0,
   excused: 0,
 }
@@ -52,7 +55,10 @@ let failed: Outcome | undefined
 
 await Promise.all(
   Array.from({ length: jobs }, async () => {
-    while (failed === undefined && next < first + count) await one(next++)
+    while (failed === undefined && next < first + count) {
+      const seed = next++
+      if (!values.gone || kindOf(seed).withGone) await one(seed)
+    }
   }),
 )
 report()
@@ -67,7 +73,18 @@ async function one(seed: number): Promise<void> {
   const outcome = await pool.run({ seed })
   total.seeds++
   total.faults += outcome.faults.length
-  for (const key of ['virtualMs', 'events', 'uploads', 'downloads', 'deletes', 'changes', 'reused', 'excused'] as const)
+  for (const key of [
+    'virtualMs',
+    'events',
+    'uploads',
+    'downloads',
+    'deletes',
+    'changes',
+    'reused',
+    'reigns',
+    'unknown',
+    'excused',
+  ] as const)
     total[key] += outcome[key]
   if (outcome.violation !== undefined) failed ??= outcome
   else if (seed % REPEATED_EVERY === 0) {
@@ -87,7 +104,8 @@ function report(): void {
   console.log(
     `${total.seeds} seeds, ${perMinute} a minute, ${Math.round(total.virtualMs / realMs)} virtual seconds a second; ` +
       `${total.events} events, ${total.faults} faults, ${total.uploads} uploads, ${total.downloads} downloads, ` +
-      `${total.deletes} deletes, ${total.changes} changes, ${total.reused} slots used again, ${total.excused} files excused`,
+      `${total.deletes} deletes, ${total.changes} changes, ${total.reused} slots used again, ${total.reigns} times in other ` +
+      `hands without ${total.unknown} changes, ${total.excused} files excused`,
   )
 }
 

@@ -13,6 +13,7 @@ import type { StorageOptions } from '../../actors/storage/start-storage.ts'
 import { startTracker } from '../../actors/tracker/start-tracker.ts'
 import { type StorageServer, startStorageServer } from '../../bin/storage-server.ts'
 import { Client } from '../../client/client.ts'
+import type { AckLevel } from '../../protocol/ack.ts'
 import { roleKey } from '../../runtime/handshake.ts'
 import type { RoleContext } from '../../runtime/role.ts'
 import { Timers } from '../../runtime/timers.ts'
@@ -71,6 +72,8 @@ export interface Machine {
   killAt: Phase | undefined
   /** Cuts the power a moment after a change has got to this phase. */
   cutAfter: { readonly phase: Phase; readonly delayMs: number } | undefined
+  /** It is down, and not started again. */
+  isAway: boolean
   lives: number
   /** It has had errors in calls that were to succeed: what it did may have been done again. */
   hadErrors: boolean
@@ -95,9 +98,12 @@ export class SimCluster {
   readonly machines = new Map<string, Machine>()
   readonly #random: SeededRandom
   readonly #events: ClusterEvents
+  /** What storage servers wait for before they acknowledge, by group. */
+  readonly #acks: ReadonlyMap<string, AckLevel>
 
-  constructor(loop: EventLoop, random: SeededRandom, events: ClusterEvents) {
+  constructor(loop: EventLoop, random: SeededRandom, events: ClusterEvents, acks: ReadonlyMap<string, AckLevel>) {
     this.loop = loop
+    this.#acks = acks
     this.#random = random.fork('cluster')
     this.#events = events
     this.network = new SimNetwork(loop, random.fork('network'))
@@ -113,6 +119,7 @@ export class SimCluster {
         server: undefined,
         killAt: undefined,
         cutAfter: undefined,
+        isAway: false,
         lives: 0,
         hadErrors: false,
         harmedMs: Number.NEGATIVE_INFINITY,
@@ -146,6 +153,20 @@ export class SimCluster {
     }
   }
 
+  /** The machine dies, one way or the other, and stays away until it is brought back. */
+  takeAway(name: string, how: Death): void {
+    const machine = this.machine(name)
+    machine.isAway = true
+    if (this.#end(machine, how) && how === 'power') machine.disk.powerCut()
+  }
+
+  bringBack(name: string): void {
+    const machine = this.machine(name)
+    if (!machine.isAway) return
+    machine.isAway = false
+    this.#startIn(machine, this.#random.between(50, 1_000))
+  }
+
   /** The machine comes back with an empty disk. */
   replaceDisk(name: string): void {
     const machine = this.machine(name)
@@ -169,7 +190,7 @@ export class SimCluster {
 
   #startIn(machine: Machine, delayMs: number): void {
     this.loop.after(delayMs, undefined, 'start', () => {
-      if (machine.life !== undefined) return
+      if (machine.life !== undefined || machine.isAway) return
       const life = new Life(machine.name, machine.name)
       machine.life = life
       machine.lives++
@@ -216,7 +237,7 @@ export class SimCluster {
       segmentFileBytesMax: STORAGES.get(name)!.segmentFileBytesMax,
       hotFileBytes: 2 ** 16,
       durability: 'fsync',
-      ack: 'one',
+      ack: this.#acks.get(group)!,
       reuse: REUSE,
       credentials: credentials(`storage_${group}`),
       clusterSecret: SECRET,

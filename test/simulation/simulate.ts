@@ -4,8 +4,9 @@
  *     0 s ── boot, clients work ──▶ faults begin at 3 s ──▶ faults end, everything is mended ──▶ converged? ──▶ all is read back
  */
 
+import type { AckLevel } from '../../protocol/ack.ts'
 import { toDfsError } from '../../protocol/errors.ts'
-import { changingDifferences, checkHistories } from './changing-checkers.ts'
+import { changingDifferences, checkHistories, doubleOrderers, unsettled } from './changing-checkers.ts'
 import { isReadable, lookBack } from './changing-files.ts'
 import {
   checkAcknowledged,
@@ -24,12 +25,19 @@ import { EventLoop } from './event-loop.ts'
 import { drawFaults, type Fault, mendAll, schedule } from './faults.ts'
 import { holds, Ledger } from './ledger.ts'
 import type { Life } from './life.ts'
+import { Reigns } from './reigns.ts'
 import { checkFound, passesOf, ScrubChecker } from './scrub-checkers.ts'
 import { SeededRandom } from './seeded-random.ts'
-import { CLIENTS, SimCluster, STORAGES } from './sim-cluster.ts'
+import { CLIENTS, type ClusterEvents, SimCluster, STORAGES } from './sim-cluster.ts'
 import { type Acknowledged, work } from './workload.ts'
 
 const FAULTS_MS = 30_000
+/** In two of five seeds with names that may change members are gone so long that others take over. */
+const GONE = 0.4
+const FAULTS_WITH_GONE_MS = 75_000
+/** Then clients do more to those names, and in some groups more members have to hold it. */
+const CHANGES_WITH_GONE = 0.5
+const HELD = 0.5
 /** In two of five seeds clients do so much to names that may change; a seed of both is slower, and each finds what it is for. */
 const CHANGES = 0.25
 /** After the mending: offline members are noticed in 4 s, retries wait 10 s at most, a silent NATS is noticed in 40 s. */
@@ -69,6 +77,10 @@ export interface Outcome {
   readonly changes: number
   /** Slots of deleted files that were given to others. */
   readonly reused: number
+  /** How often somebody's files have come into other hands. */
+  readonly reigns: number
+  /** Changes that whoever took over did not know of. */
+  readonly unknown: number
   readonly failures: number
   readonly excused: number
   /** How long after the mending the groups were alike. */
@@ -76,12 +88,23 @@ export interface Outcome {
   readonly trace: readonly string[]
 }
 
+/** What goes on in a seed, and the stream for more of that. */
+export function kindOf(seed: number): { kind: SeededRandom; withChanges: boolean; withGone: boolean } {
+  const kind = new SeededRandom(`seed ${seed}`).fork('with changes')
+  const withChanges = kind.chance(0.4)
+  return { kind, withChanges, withGone: withChanges && kind.chance(GONE) }
+}
+
 export async function simulate(options: SimulationOptions): Promise<Outcome> {
   const { seed, withoutFaults = new Set(), withoutOperations = new Set() } = options
   const random = new SeededRandom(`seed ${seed}`)
   const loop = new EventLoop()
   const ledger = new Ledger()
-  const changes = random.fork('with changes').chance(0.4) ? CHANGES : 0
+  const { kind, withChanges, withGone } = kindOf(seed)
+  const changes = withGone ? CHANGES_WITH_GONE : withChanges ? CHANGES : 0
+  const faultsMs = withGone ? FAULTS_WITH_GONE_MS : FAULTS_MS
+  const ackIn = (group: string) => [group, withGone && kind.chance(HELD) ? 'quorum' : 'one'] as const
+  const acks = new Map<string, AckLevel>([...new Set([...STORAGES.values()].map(({ group }) => group))].map(ackIn))
   const operations: string[] = []
   const clients = new Map<string, Doors>()
   /** Clients with an operation under way. */
@@ -100,7 +123,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
     if (!skipped) operations.push(operation)
     return skipped
   }
-  const cluster = new SimCluster(loop, random, {
+  const events: ClusterEvents = {
     onError: (machine, message, error) => {
       loop.note(machine, `${message}${error === undefined ? '' : `: ${error.split('\n')[0]}`}`)
       if (isBug(message, error)) wrong(`${machine}: ${message}: ${error}`)
@@ -109,26 +132,31 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       clients.set(machine, doors)
       const own = random.fork(`work of ${machine} ${cluster.machine(machine).lives}`)
       const onAcknowledged = (upload: Acknowledged) => checkAcknowledged(cluster, upload, wrong)
-      const context = { loop, ledger, changes, isSkipped, onViolation: wrong, onAcknowledged }
+      const ackOf = (group: string) => acks.get(group)!
+      const context = { loop, ledger, changes, ackOf, isSkipped, onViolation: wrong, onAcknowledged }
       working.add(life)
-      void work(context, doors, life, own, FAULTS_MS).finally(() => working.delete(life))
+      void work(context, doors, life, own, faultsMs).finally(() => working.delete(life))
       life.onEnd(() => working.delete(life))
     },
-  })
+  }
+  const cluster: SimCluster = new SimCluster(loop, random, events, acks)
+  const reigns = new Reigns(cluster)
   const onRejection = (error: unknown) => wrong(`a rejection that nobody handled: ${(error as Error)?.stack ?? error}`)
   const scrubChecker = new ScrubChecker()
   process.on('unhandledRejection', onRejection)
-  const faults = drawFaults(random.fork('faults'), FAULTS_MS).filter(({ number }) => !withoutFaults.has(number))
+  const faults = drawFaults(random.fork('faults'), faultsMs, withGone).filter(
+    ({ number }) => !withoutFaults.has(number),
+  )
   try {
     cluster.start()
     for (const fault of faults) schedule(fault, cluster, ledger, random.fork(`fault ${fault.number}`))
-    await runChecked(FAULTS_MS)
+    await runChecked(faultsMs)
     mendAll(cluster)
     const healedMs = loop.nowMs
     for (let converged = false; !converged && violation === undefined; ) {
       restartUnsound(cluster)
       await runChecked(loop.nowMs + CHECK_MS)
-      const left = [...differences(cluster, ledger), ...changingDifferences(cluster, ledger)]
+      const left = [...differences(cluster, ledger), ...changingDifferences(cluster, ledger), ...unsettled(cluster)]
       // What a client still changes is not all over yet; and a handle from before a disk went away may only fail now.
       converged = left.length === 0 && working.size === 0 && everybodyIsSound(cluster)
       convergedMs = loop.nowMs - healedMs
@@ -142,7 +170,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       checkFound(cluster, passes, wrong)
       checkKept(cluster, ledger, wrong)
       checkRecords(cluster, ledger, wrong)
-      checkHistories(cluster, ledger, wrong)
+      checkHistories(cluster, ledger, reigns, wrong)
       checkIdle(cluster, wrong)
     }
   } finally {
@@ -161,6 +189,8 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
     deletes: ledger.deletes,
     changes: ledger.changes,
     reused: countReused(cluster),
+    reigns: reigns.count,
+    unknown: ledger.histories.reduce((sum, { source, name }) => sum + reigns.unknown(source, name), 0),
     failures: ledger.failures,
     excused: ledger.excusedCount,
     convergedMs,
@@ -176,6 +206,7 @@ export async function simulate(options: SimulationOptions): Promise<Outcome> {
       checkOrder(cluster, wrong)
       checkRecordsFirst(cluster, wrong)
       checkLimits(cluster, wrong)
+      for (const double of doubleOrderers(cluster)) wrong(double)
       scrubChecker.check(cluster, wrong)
     }
   }

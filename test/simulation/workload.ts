@@ -40,6 +40,8 @@ export interface WorkloadContext {
   readonly ledger: Ledger
   /** The share of operations on names that may change. */
   readonly changes: number
+  /** How many members of a group hold what its servers acknowledge. */
+  readonly ackOf: (group: string) => AckLevel
   /** Whether an operation is left out, to find the few that matter. */
   readonly isSkipped: (operation: string) => boolean
   readonly onViolation: (what: string) => void
@@ -135,7 +137,7 @@ async function upload(
     onAcknowledged({ file, receipt, ack, begunMs })
     return file
   } catch (error) {
-    fail(context, life, 'upload', error, [...ACCEPTABLE, 'ack_timeout'])
+    fail(context, life, 'upload', error, ACCEPTABLE)
     return undefined
   }
 }
@@ -222,6 +224,7 @@ function judgeMiss(context: WorkloadContext, life: Life, operation: string, file
 /** What a cluster in trouble may answer. A server's bug, or a bad copy where good ones are, is not among it. */
 export const ACCEPTABLE: readonly string[] = [
   'unavailable',
+  'ack_timeout',
   'timeout',
   'no_storage',
   'no_space',

@@ -22,6 +22,7 @@ describe('checkpoint', () => {
     expect(await readCheckpoint(disk, workshop.path, 3)).to.deep.equal({
       epoch: 3,
       sequence: 0,
+      ownEnd: 0,
       timeMs: 0,
       positions: [],
       slots: [],
@@ -41,6 +42,7 @@ describe('checkpoint', () => {
     const checkpoint = {
       epoch: 3,
       sequence: 42,
+      ownEnd: 40,
       timeMs: 99,
       positions: [position, incomplete],
       slots: [slots],
@@ -54,6 +56,7 @@ describe('checkpoint', () => {
     await writeCheckpoint(disk, workshop.path, {
       epoch: 3,
       sequence: 42,
+      ownEnd: 40,
       timeMs: 99,
       positions: [position],
       slots: [slots],

@@ -324,6 +324,7 @@ describe('recovery', () => {
       await writeCheckpoint(disk, directory, {
         epoch: EPOCH,
         sequence: checkpoint,
+        ownEnd: 0,
         timeMs: 5,
         positions: [],
         slots: [],
