@@ -10,6 +10,8 @@ export interface Ordering {
   term(): number
   /** When this source took its files back; undefined if it always had them. */
   readonly takenBack: Succession | undefined
+  /** Whether a member has been away for so long that nobody is let wait for it. */
+  isLost(storageId: number): boolean
   /**
    * Whether a record goes with all that its file is now, its metadata included: of a file that changes, and has been in other
    * hands since, or is in ours for another source.

@@ -17,6 +17,7 @@ import {
   type OrdererQuestion,
   type OrdererTable,
   type Succession,
+  successionOf,
   termAfter,
   withSuccession,
 } from '../../protocol/orderers.ts'
@@ -166,6 +167,7 @@ export class Agreement {
       decide: async (table, answers) => {
         const { end } = answers.find(({ storageId }) => storageId === orderer)!
         await this.#catchUp(end)
+        this.#expectReached(successionOf(table, source)?.after)
         const since = this.#end()
         return withSuccession(table, { source, orderer: source, after: end, since, cut: since })
       },
@@ -184,17 +186,17 @@ export class Agreement {
     }
     if (!isAlone && members() < 3)
       throw new DfsError('unavailable', 'in a group of two somebody has to say that the other one is dead')
-    await this.#succeed(source, orderer, isAlone)
+    // Who orders them already has to be sure of it only.
+    if (orderer === store.storageId) await this.#round({ isAlone, decide: table => table })
+    else await this.#succeed(source, orderer, isAlone)
   }
 
   /** Takes over from orderers that are gone, if nobody has more of their records. */
   async #replaceTheGone(): Promise<void> {
-    const { orderers, store, members, peers, clock } = this.#parts
-    const nowMs = clock.monotonicMs()
+    const { orderers, store, members, peers } = this.#parts
     for (const source of [store.storageId, ...peers().keys()]) {
       const orderer = orderers.ordererOf(source)
-      const isOffline = peers().get(orderer)?.status === 'offline'
-      if (!isOffline || nowMs - Math.max(orderers.startedMs, orderers.askedMs(orderer) ?? 0) < GONE_MS) continue
+      if (peers().get(orderer)?.status !== 'offline' || orderers.silentMs(orderer) < GONE_MS) continue
       // Whoever comes first spares the others the round.
       if (this.#parts.random.below(members()) > 0) continue
       // A round that is refused unsettles everybody who has promised it.
@@ -218,6 +220,13 @@ export class Agreement {
         return withSuccession(table, { source, orderer: storageId, after, since: this.#end(), cut })
       },
     })
+  }
+
+  /** Throws `unavailable` if we lack something of who ordered our files before the last one did. */
+  #expectReached(place: Succession['after'] | undefined): void {
+    if (place === undefined || place.storageId === this.#parts.store.storageId) return
+    if (isAfter(place, this.#positionOf(place.storageId)))
+      throw new DfsError('unavailable', `records of ${place.storageId} about our files have not come yet`)
   }
 
   /** Throws `unavailable` if a member has more of others' records than we have: what those say would be lost. */

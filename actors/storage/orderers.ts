@@ -29,6 +29,8 @@ import type { Store } from '../../store/store.ts'
 export const LEASE_MS = 6_000
 /** Those who gave it keep it longer: their clocks run apart by far less. */
 const LEASE_KEPT_MS = 1.25 * LEASE_MS
+/** Records that others had better get first are held back from them no longer for a member that is away. */
+const LOST_MS = 3_600_000
 /** A round is over after that, or its beginner is gone: it waits for what is under way, and for the last records. */
 const ROUND_MS = 8_000
 /** Of so many members, a majority can be had without one of them. */
@@ -48,7 +50,7 @@ export interface OrderersParts {
 
 export class Orderers {
   readonly #parts: OrderersParts
-  readonly startedMs: number
+  readonly #startedMs: number
   /** The round that a majority has agreed on. */
   #settled: number | undefined
   /** The same, also while a new one is begun. */
@@ -68,7 +70,7 @@ export class Orderers {
 
   constructor(parts: OrderersParts) {
     this.#parts = parts
-    this.startedMs = parts.clock.monotonicMs()
+    this.#startedMs = parts.clock.monotonicMs()
   }
 
   get table(): OrdererTable {
@@ -217,9 +219,14 @@ export class Orderers {
     this.#parts.onUnsettled()
   }
 
-  /** When a member last asked, if it has. */
-  askedMs(storageId: number): number | undefined {
-    return this.#askedMs.get(storageId)
+  /** How long a member has not asked: since our start, if it never has. */
+  silentMs(storageId: number): number {
+    return this.#parts.clock.monotonicMs() - (this.#askedMs.get(storageId) ?? this.#startedMs)
+  }
+
+  /** Whether a member has been away for so long that nobody is let wait for it. */
+  isLost(storageId: number): boolean {
+    return this.silentMs(storageId) > LOST_MS
   }
 
   /**
@@ -278,6 +285,8 @@ export class Orderers {
       return this.#answer(true)
     }
     const isTaken = table !== undefined && table.term === term && (await file.accept(table))
+    // Who has a majority for it goes on at once.
+    if (isTaken) this.#askedMs.set(by, clock.monotonicMs())
     if (isTaken) this.doubt()
     return this.#answer(isTaken)
   }
@@ -287,10 +296,8 @@ export class Orderers {
     if (source === undefined || isGiven || !this.hasLeases) return undefined
     const holder = this.ordererOf(source)
     if (holder === by || holder === this.#parts.store.storageId) return undefined
-    const nowMs = this.#parts.clock.monotonicMs()
     // What was given before this start is not known any more.
-    const givenMs = this.#askedMs.get(holder) ?? this.startedMs
-    return nowMs - givenMs < LEASE_KEPT_MS ? `storage server ${holder} has a lease` : undefined
+    return this.silentMs(holder) < LEASE_KEPT_MS ? `storage server ${holder} has a lease` : undefined
   }
 
   #answer(granted: boolean, reason?: string): OrdererAnswer {

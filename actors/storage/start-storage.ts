@@ -271,6 +271,7 @@ export async function startStorage(context: RoleContext, options: StorageOptions
     replicas,
     ordering: {
       term: () => orderers.termToShip(),
+      isLost: member => orderers.isLost(member),
       goesWhole: record => orderers.goesWhole(record),
       get takenBack() {
         return orderers.takenBack

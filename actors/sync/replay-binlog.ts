@@ -163,8 +163,9 @@ async function startingMark(
   // Behind the last record shipped lie only records of others: they need not be read again.
   const stillTrue = known?.incarnation === incarnation && known.shipped === applied && known.sequence >= applied
   // What others ordered of our files comes to everybody before what we did with them afterwards.
-  const waits = after !== undefined && peer.storageId !== after.storageId && isAfter(after, position.other)
-  const shippedMax = waits && since!.epoch === store.epoch ? since!.sequence : Number.POSITIVE_INFINITY
+  const lacks = after !== undefined && peer.storageId !== after.storageId && isAfter(after, position.other)
+  const waits = lacks && !ordering.isLost(after.storageId) && since!.epoch === store.epoch
+  const shippedMax = waits ? since!.sequence : Number.POSITIVE_INFINITY
   return { incarnation, sequence: stillTrue ? known.sequence : applied, shipped: applied, partial, shippedMax }
 }
 

@@ -198,7 +198,8 @@ export class CrashCluster {
       await client.takeOver(by, source, { alone: true })
       return true
     } catch (error) {
-      if (toDfsError(error).code !== 'still_in_use') throw error
+      // What lived for less than a beat is not known to everybody yet.
+      if (!['still_in_use', 'unknown_storage'].includes(toDfsError(error).code)) throw error
       return false
     } finally {
       await client.close()
