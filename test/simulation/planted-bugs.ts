@@ -14,6 +14,8 @@ export interface PlantedBug {
   readonly find: string
   readonly replace: string
   readonly seed: number
+  /** Only seeds in which members are gone for long can find it. */
+  readonly isOfGone?: true
 }
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
@@ -163,5 +165,96 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'return { status: 0, parts: [await askSource(context, request, file, ask)] };',
     replace: 'askSource(context, request, file, ask).catch(() => {}); return { status: 0 };',
     seed: 7,
+  },
+  {
+    name: 'no-hold-back',
+    about: 'a source that is back ships what it has changed since to peers that lack what others changed before',
+    file: 'actors/sync/replay-binlog.js',
+    find: 'const shippedMax = waits && since.epoch === store.epoch ? since.sequence : Number.POSITIVE_INFINITY;',
+    replace: 'const shippedMax = Number.POSITIVE_INFINITY;',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'past-as-present',
+    about: 'what was recorded before others had a file is shipped as if nobody had had it',
+    file: 'actors/storage/orderers.js',
+    find: 'if (successions.length === 0)',
+    replace: 'if (true)',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'orders-after-promise',
+    about: 'a member that has promised a round goes on ordering',
+    file: 'actors/storage/orderers.js',
+    find: 'return this.#settled === promised ? promised : undefined;',
+    replace: 'return this.#lastSettled ?? (promised > 1e12 ? promised : undefined);',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'no-restate',
+    about: 'whoever takes over a file does not say how it is before the first change',
+    file: 'store/file-changes.js',
+    find: 'await this.#restate(name);',
+    replace: ';',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'session-goes-on',
+    about: 'records are taken from a source whatever was promised since',
+    file: 'actors/storage/orderers.js',
+    find: 'if (this.#taken === undefined || (this.#sessions.get(source) ?? 0) !== this.#taken)',
+    replace: 'if (false)',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'lease-ignored',
+    about: 'an orderer goes on when its lease is over',
+    file: 'actors/storage/orderers.js',
+    find: 'if (this.hasLeases && this.#parts.clock.monotonicMs() >= this.#leaseUntilMs)',
+    replace: 'if (false)',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'behind-takes-over',
+    about: 'a member takes over that lacks what others have',
+    file: 'actors/storage/agree.js',
+    find: 'if (isAfter(theirs, this.#positionOf(log)))',
+    replace: 'if (false)',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'back-before-level',
+    about: 'a source takes its files back before it has what was done to them',
+    file: 'actors/storage/agree.js',
+    find: 'await this.#catchUp(end);',
+    replace: '',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'promise-not-durable',
+    about: 'a promise is given that does not outlive a power cut',
+    file: 'store/orderer-file.js',
+    find: 'await writeDocument(this.#disk, this.#path, { version: ORDERERS_VERSION, ...next });',
+    replace:
+      'if (next.table !== this.#state.table) await writeDocument(this.#disk, this.#path, { version: ORDERERS_VERSION, ...next });',
+    isOfGone: true,
+    seed: 1,
+  },
+  {
+    name: 'ships-unsettled',
+    about: 'a source ships after a start before it knows whether it still orders',
+    file: 'actors/storage/orderers.js',
+    find: 'if (this.#lastSettled === undefined || this.ordererOf(store.storageId) !== store.storageId)',
+    replace: 'if (this.#lastSettled === undefined) return this.#parts.file.state.promised; if (false)',
+    isOfGone: true,
+    seed: 1,
   },
 ]
