@@ -362,7 +362,8 @@ async function tried(
       life,
       `${what} of ${history.fileId}`,
       error,
-      isReadable(ledger, history) ? acceptable : [...acceptable, 'corrupt'],
+      // Who alone can tell may have a disk that is away.
+      isReadable(ledger, history) && (apply !== undefined || !isExact) ? acceptable : [...acceptable, 'corrupt'],
     )
   }
 }
