@@ -42,6 +42,8 @@ const PREFIXES = ['_a', '_b']
 const METADATA_NAMES = ['color', 'size', 'weight']
 /** The share of reads that ask for the last change there is. */
 const STRONG = 0.6
+/** The share of changes that go to a member that will be gone in a moment. */
+const LAST = 0.7
 /** Attempts of the SDK that may still be under way; more make no difference that a file of so few operations shows. */
 const LATE_ATTEMPTS_MAX = 2
 
@@ -78,7 +80,10 @@ export async function change(worker: Worker, random: SeededRandom): Promise<void
   if (own.filter(({ kind }) => kind === 'appender').length < APPENDERS_MAX) return create(worker, 'appender', random)
   if (!own.some(({ kind }) => kind === 'plain')) return create(worker, 'plain', random)
   const others = ledger.histories.filter(history => history.isUsable && !ledger.isExcused(history.name))
-  const history = random.pick(random.chance(0.75) ? own : others)
+  const { lonely } = ledger
+  const last = others.filter(({ source }) => lonely?.sources.includes(source))
+  const isLast = random.chance(LAST) && last.length > 0
+  const history = random.pick(isLast ? last : random.chance(0.75) ? own : others)
   const kind = random.below(100)
   if (kind < 25) return look(worker, history, random)
   if (kind < 40) return setMetadata(worker, history, random)
@@ -381,11 +386,16 @@ function isUnsent(error: unknown): boolean {
 
 /** The SDK, or a member of the group: its source or any. */
 function doorFor(
-  { doors }: Worker,
+  { doors, context: { ledger } }: Worker,
   { group, source }: History,
   random: SeededRandom,
   toSource = 0.2,
 ): { door: Door; to: string; isSource: boolean } {
+  const { lonely } = ledger
+  if (lonely?.sources.includes(source) && random.chance(LAST)) {
+    const { machine } = lonely
+    return { door: doors.of(machine), to: ` at ${machine}`, isSource: STORAGES.get(machine)!.storageId === source }
+  }
   if (random.chance(0.3)) return { door: doors.client as Door, to: '', isSource: false }
   const members = [...STORAGES].filter(([, storage]) => storage.group === group)
   const isSource = random.chance(toSource)

@@ -285,7 +285,7 @@ const FAULTS = {
     cluster.replaceDisk(machine)
   },
   memberGone(scene) {
-    const { cluster, random, note, untilMs } = scene
+    const { cluster, ledger, random, note, untilMs } = scene
     const name = random.pick(STORAGE_MACHINES.filter(machine => !isPair(machine) || isAtPeace(cluster, machine)))
     if (name === undefined || cluster.machine(name).isAway) return
     const others = othersOf(name)
@@ -297,7 +297,9 @@ const FAULTS = {
       ? { after: random.between(0.5, 0.9), forMs: random.between(100, 20_000) }
       : undefined
     let isOver = false
+    if (aloneMs > 0) ledger.lonely = { machine: name, sources: [STORAGES.get(name)!.storageId] }
     cluster.loop.after(aloneMs, undefined, 'goes away', () => {
+      ledger.lonely = undefined
       if (isOver) return
       cluster.takeAway(name, how)
       for (const other of others) cluster.network.heal(name, other)
@@ -459,14 +461,16 @@ async function takeOver({ cluster, note }: Scene, gone: string, isOver: () => bo
 }
 
 /** Whoever orders the files of one that is gone goes away, too. */
-function endHeir({ cluster, random, note }: Scene, gone: string, forMs: number, isOver: () => boolean): void {
+function endHeir({ cluster, ledger, random, note }: Scene, gone: string, forMs: number, isOver: () => boolean): void {
   const { storageId } = STORAGES.get(gone)!
   const heir = othersOf(gone).find(name => cluster.machine(name).server?.storage.orders(storageId) === true)
   if (heir === undefined || isOver()) return
   note(`${heir}, which has taken over, goes away, too`)
   const others = othersOf(heir)
   for (const other of others) cluster.network.cut(heir, other, 'silent')
+  ledger.lonely = { machine: heir, sources: [storageId, STORAGES.get(heir)!.storageId] }
   cluster.loop.after(random.between(0, ALONE_MS_MAX), undefined, 'goes away', () => {
+    ledger.lonely = undefined
     cluster.takeAway(heir, random.pick(['killed', 'power'] as const))
     for (const other of others) cluster.network.heal(heir, other)
     cluster.loop.after(forMs, undefined, 'comes back', () => cluster.bringBack(heir))

@@ -43,6 +43,8 @@ export class Ledger {
   /** Copies of them that a fault may have spoilt, as machine and name. */
   readonly #spoilt = new Set<string>()
   readonly #suspectCopies = new Map<string, number>()
+  /** A machine that will be gone in a moment, and nobody else knows what it still does to the files of these sources. */
+  lonely: { readonly machine: string; readonly sources: readonly number[] } | undefined
   #operations = 0
   uploads = 0
   changes = 0
