@@ -11,7 +11,7 @@
 import { dirname } from 'node:path'
 import type { BinlogRecord } from '../protocol/binlog-record.ts'
 import { DfsError } from '../protocol/errors.ts'
-import type { FileNameParts } from '../protocol/file-id.ts'
+import { type FileNameParts, mayChange } from '../protocol/file-id.ts'
 import { replaceFile } from '../runtime/text-file.ts'
 import type { Disk, DiskFile } from '../runtime/world.ts'
 import { AppenderReader } from './appender-reader.ts'
@@ -44,9 +44,9 @@ export class AppenderFiles {
     return AppenderReader.open(this.#disk, path, work => this.#turns.take(path, work))
   }
 
-  /** Puts a file in place of one, or where there was none. */
-  place(storePath: StorePath, file: FileNameParts, place: () => Promise<void>): Promise<void> {
-    return this.#turns.take(storePath.pathOf(file), place)
+  /** Opens, places or removes a file that may be there again afterwards, with its sidecar: nobody gets one of each. */
+  inTurn<T>(storePath: StorePath, file: FileNameParts, work: () => Promise<T>): Promise<T> {
+    return mayChange(file) ? this.#turns.take(storePath.pathOf(file), work) : work()
   }
 
   /**

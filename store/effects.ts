@@ -37,9 +37,7 @@ export class Effects {
     const { disk, paths, appenders } = this.#parts
     const file = decodeFileName(name)
     const place = () => placeFile(disk, path, token, name)
-    return this.#do(() =>
-      paths.guard(path, () => (file.kind === 'appender' ? appenders.place(path, file, place) : place())),
-    )
+    return this.#do(() => paths.guard(path, () => appenders.inTurn(path, file, place)))
   }
 
   placeMetadata(path: StorePath, file: FileNameParts, token: string): Promise<void> {
@@ -68,9 +66,10 @@ export class Effects {
 
   /** Removes a file, with its metadata. */
   remove(path: StorePath, name: string): Promise<void> {
-    const { disk, paths, hotFiles } = this.#parts
+    const { disk, paths, hotFiles, appenders } = this.#parts
     const file = decodeFileName(name)
-    const removeContent = () => (file.slot === undefined ? removeFile(disk, path, name) : this.#free(path, name, file))
+    const removeOwn = () => appenders.inTurn(path, file, () => removeFile(disk, path, name))
+    const removeContent = () => (file.slot === undefined ? removeOwn() : this.#free(path, name, file))
     const remove = () => allDone([removeContent(), removeMetadata(disk, path, file)])
     // Not before: until it is gone it can be read, and kept again.
     return this.#do(() => paths.guard(path, remove).finally(() => hotFiles.remove(name)))

@@ -259,7 +259,8 @@ export class FileStore implements Store {
     const path = this.#paths.of(parts)
     const way = times === 'once' && sizeBytes !== undefined && !isCached(sizeBytes) ? 'direct' : undefined
     try {
-      if (kind === 'slave') return await StoredFile.openSlave(this.#disk, path.pathOf(parts))
+      const openSlave = () => StoredFile.openSlave(this.#disk, path.pathOf(parts))
+      if (kind === 'slave') return await this.#appenders.inTurn(path, parts, openSlave)
       if (sizeBytes === undefined) return await this.#appenders.open(path, parts)
       return await StoredFile.open(this.#disk, path.pathOf(parts), sizeBytes, parts.crc32, way)
     } catch (error) {

@@ -58,14 +58,17 @@ export class StoredFile {
   }
 
   /**
-   * Opens a file whose name says neither: its sidecar does. Rejects with a DiskError, errno `ENOENT` if it is not there, and
+   * Opens a file whose name says neither: its sidecar does, which must not be replaced meanwhile. Rejects with a DiskError, errno `ENOENT` if it is not there, and
    * with `corrupt` without a sidecar.
    */
   static async openSlave(disk: Disk, path: string): Promise<StoredFile> {
     const file = await disk.open(path, 'read')
     try {
-      const { sizeBytes, crc32 } = await Sidecar.read(disk, path)
-      return new StoredFile(disk, path, file, { sizeBytes, crc32, isNamed: false })
+      const { sizeBytes, crc32: sum, bytes } = await Sidecar.read(disk, path)
+      const opened = new StoredFile(disk, path, file, { sizeBytes, crc32: sum, isNamed: false })
+      // Another file may have this name before this one is read, with a sidecar of its own.
+      opened.#sums = { firstBlock: 0, crcs: bytes.subarray(crcOffset(0)), sumOf: crc32 }
+      return opened
     } catch (error) {
       await file.close()
       throw error

@@ -229,7 +229,8 @@ function admitRecord(
   // Of other sources' files it ships what it has ordered.
   if (file.storageId !== storageId && record.inSlot) throw new DfsError('forbidden', 'only its source may ship a file')
   const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
-  const what = content === 'whole' || content === 'past' ? { ...record, op: 'C' as const, range: undefined } : record
+  const isAll = content === 'whole' || content === 'past' || content === 'unreadable'
+  const what = isAll ? { ...record, op: 'C' as const, range: undefined } : record
   return { origin, previous, record: what, file, lacksFile: content === 'unreadable' }
 }
 

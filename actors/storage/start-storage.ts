@@ -167,10 +167,10 @@ export async function startStorage(context: RoleContext, options: StorageOptions
   }))
   // Before any tracker tells: a member that was forgotten would not be waited for.
   for (const position of store.positions) replicas.expect(position.storageId)
-  for (const member of ordererFile.state.members) replicas.expect(member)
   for (const { peer, epoch, sequence } of await new MarkFiles(world.disk, options.dataDirectory).readAll()) {
     replicas.expect(peer, epoch === store.epoch ? sequence : 0)
   }
+  for (const member of ordererFile.state.members) replicas.expect(member)
   const peerListeners: ((peers: readonly Peer[]) => void)[] = []
   const corruptionListeners: ((name: string) => void)[] = []
   const counters: (() => Readonly<Record<string, number>>)[] = []

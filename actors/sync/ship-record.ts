@@ -143,7 +143,8 @@ async function shipWhole(
   )
   const file = await openToShip(context, name)
   if (file === undefined) {
-    const head = headOf(context, { content: op === 'D' ? 'none' : 'past', previous }, line)
+    const content = isUnreadable(context, name) ? 'unreadable' : op === 'D' ? 'none' : 'past'
+    const head = headOf(context, { content, previous }, line)
     return { done: client.request(COMMANDS.syncRecord, head), isThere: false }
   }
   const about = { content: 'whole', previous, offset: metadata.length, crc32: file.crc32 } as const

@@ -65,7 +65,7 @@ const ADDRESSES = 64
 
 /** What a data directory may hold, besides the files of its store. */
 const OWN_FILES =
-  /^(lock|(store\/)?identity|checkpoint|catalogue|sources|quarantine|scrub|marks(\/\d+)?|binlog(\/\d+\.\d+)?|store(\/(tmp|data(\/[0-9A-F]{2}){0,2}|segments(\/\d+(\/\d{10})?)?))?)(\.new)?$/
+  /^(lock|(store\/)?identity|checkpoint|catalogue|sources|orderers|quarantine|scrub|marks(\/\d+)?|binlog(\/\d+\.\d+)?|store(\/(tmp|data(\/[0-9A-F]{2}){0,2}|segments(\/\d+(\/\d{10})?)?))?)(\.new)?$/
 
 /** Runs a campaign. */
 export async function fuzz(options: FuzzOptions): Promise<FuzzResult> {

@@ -163,7 +163,9 @@ describe('a session of sync', function () {
     // Nobody is there to tell it of its past, and its binlog grows beyond it.
     await cluster.stopTracker()
     const { storage } = await cluster.startStorage(SOURCE, { sync: false })
-    context = replayContext(storage, corrupt, epochMin => void raised.push(epochMin))
+    const anew = replayContext(storage, corrupt, epochMin => void raised.push(epochMin))
+    expect(() => anew.ordering.term(), 'nobody has told it who orders its changes').to.throw('settled')
+    context = { ...anew, ordering: { ...anew.ordering, term: () => 0 } }
     const others: string[] = []
     for (let i = 0; i < 3; i++) others.push(await upload(contentOf(10, 10 + i)))
     expect(await session()).to.include({ code: 'epoch_too_old' })

@@ -10,7 +10,7 @@ import { BLOCK_BYTES, PIECE_BYTES } from '../../../store/block-pool.ts'
 import { FaultyDisk } from '../../store/faulty-disk.ts'
 import { contentOf, download, upload as uploadTo } from '../../store/store-fixture.ts'
 import { until } from '../../until.ts'
-import { SmallCluster } from '../small-cluster.ts'
+import { codeOf, SmallCluster } from '../small-cluster.ts'
 import { replayContext } from './replay-context.ts'
 
 const SOURCE = 1
@@ -152,8 +152,10 @@ describe('a large file on its way to a peer', function () {
   it('begins again after a start of the peer, which sweeps away what came', async () => {
     await broken(3.5 * PIECE_BYTES)
     await cluster.stopStorage(PEER)
-    const { endpoint } = (await cluster.startStorage(PEER, { sync: false })).storage
+    const { endpoint, ordering } = (await cluster.startStorage(PEER, { sync: false })).storage
     peer = { ...peer, port: endpoint.port }
+    const isSettled = () => codeOf(Promise.resolve().then(() => ordering.term())).then(code => code === 'none')
+    await until('it knows who orders whose changes', isSettled)
     expect((await whole()) - BYTES).to.be.within(0, TALK_BYTES)
     await expectWhole()
   })
