@@ -290,7 +290,7 @@ const FAULTS = {
     if (name === undefined || cluster.machine(name).isAway) return
     const others = othersOf(name)
     const aloneMs = random.chance(0.7) ? random.between(0, ALONE_MS_MAX) : 0
-    if (aloneMs > 0) for (const other of others) cluster.network.cut(name, other, 'silent')
+    if (aloneMs > 0) for (const other of others) cluster.network.cut(name, other, 'reset')
     note(`${name} goes away in ${aloneMs.toFixed(0)} ms`)
     const how = random.pick(['killed', 'power'] as const)
     const endsOther = random.chance(0.4)
@@ -467,7 +467,7 @@ function endHeir({ cluster, ledger, random, note }: Scene, gone: string, forMs: 
   if (heir === undefined || isOver()) return
   note(`${heir}, which has taken over, goes away, too`)
   const others = othersOf(heir)
-  for (const other of others) cluster.network.cut(heir, other, 'silent')
+  for (const other of others) cluster.network.cut(heir, other, 'reset')
   ledger.lonely = { machine: heir, sources: [storageId, STORAGES.get(heir)!.storageId] }
   cluster.loop.after(random.between(0, ALONE_MS_MAX), undefined, 'goes away', () => {
     ledger.lonely = undefined
