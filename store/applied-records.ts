@@ -165,7 +165,8 @@ export class AppliedRecords {
 }
 
 /** Throws away what came with a record that is not applied. */
-export async function discard({ content }: Shipment): Promise<void> {
+export async function discard({ content, metadata }: Shipment): Promise<void> {
+  await metadata?.discard()
   if (content instanceof IncomingFile || content instanceof IncomingMetadata) await content.discard()
 }
 

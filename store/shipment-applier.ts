@@ -59,12 +59,21 @@ export class ShipmentApplier implements Applier {
   }
 
   async append(shipments: readonly Shipment[]): Promise<void> {
-    const appended = this.#parts.binlog.appendAll(() => shipments.map(shipment => this.#draftOf(shipment)))
+    const appended = this.#parts.binlog.appendAll(() => shipments.flatMap(shipment => this.#draftsOf(shipment)))
     await appended.catch(async error => {
       if (error instanceof NotRecordedError) await allDone(shipments.map(discard))
       throw error
     })
     this.#parts.onApplied()
+  }
+
+  /** Metadata that comes with a file stands in front of it, at the place before: without the file, both are shipped again. */
+  #draftsOf({ shipped, content, metadata }: Shipment): RecordDraft[] {
+    const draft = this.#draftOf({ shipped, content })
+    if (metadata === undefined) return [draft]
+    const record = { ...shipped.record, op: 'U' as const }
+    const origin = { ...shipped.origin, sequence: shipped.previous }
+    return [this.#draftOf({ shipped: { ...shipped, record, origin }, content: metadata }), draft]
   }
 
   #draftOf({ shipped, content }: Shipment): RecordDraft {

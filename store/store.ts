@@ -43,6 +43,8 @@ export interface ShippedRecord {
   readonly file: FileNameParts
   /** The source has the file and cannot read it: this member goes without. */
   readonly lacksFile?: boolean
+  /** Others order the changes of this file now: the record counts, and what it says does not. */
+  readonly isOverruled?: boolean
 }
 
 /** What comes with a record: a file of its own, a checked slot, metadata, or nothing. */
@@ -52,6 +54,8 @@ export type ShippedContent = IncomingFile | Uint8Array | IncomingMetadata | unde
 export interface Shipment {
   readonly shipped: ShippedRecord
   readonly content: ShippedContent
+  /** With a file: its metadata, which takes the place of what there is. */
+  readonly metadata?: IncomingMetadata | undefined
 }
 
 /** A file of this source that is durable, and the place of its record in this epoch. */

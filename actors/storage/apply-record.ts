@@ -1,6 +1,7 @@
 /** The receiving end of sync: takes the records of a source, with their files, and applies them in order. */
-import { decodeRecord, RECORD_BYTES_MAX } from '../../protocol/binlog-record.ts'
+import { type BinlogRecord, decodeRecord, RECORD_BYTES_MAX } from '../../protocol/binlog-record.ts'
 import { DfsError } from '../../protocol/errors.ts'
+import { type FileNameParts, mayChange } from '../../protocol/file-id.ts'
 import {
   readSyncPosition,
   readSyncRecord,
@@ -57,6 +58,7 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const shipped = admitRecord(context, line, fields)
   const parts = shipped.file
 
+  if (shipped.isOverruled) return skipRecord(context, request, shipped)
   if (fields.content === 'whole') return syncWhole(context, request, shipped, fields)
   if (fields.content !== 'file' || shipped.record.op === 'U') {
     await partials.take(shipped, 0)
@@ -74,7 +76,17 @@ export async function syncRecord(context: PortContext, request: FrameRequest): P
   const file = begun ?? (await store.receive(parts.storePathIndex, request.body.bodyLeft, kindOf(shipped)))
   const receive = () => receiveFile(context, request, shipped, file, fields.crc32)
   await partials.receive(fields.storageId, receive, () => request.connection.drop())
-  return applyFile(context, request, [{ shipped, content: file }], file.sizeBytes)
+  return applyFile(context, request, { shipped, content: file }, file.sizeBytes)
+}
+
+/** Takes note of a record that has no say any more; what comes with it is thrown away. */
+async function skipRecord({ store, counts }: PortContext, request: FrameRequest, shipped: ShippedRecord) {
+  await request.body.skipBody()
+  const applied = store.apply([{ shipped, content: undefined }])
+  request.bodyTaken()
+  await applied
+  counts.applied++
+  return { status: 0 }
 }
 
 /** Applies all that a file is now, its metadata in front of it. */
@@ -95,24 +107,19 @@ async function syncWhole(
     await metadata?.discard()
     throw error
   })
-  const { origin, record } = shipped
-  const previous = metadata === undefined ? shipped.previous : origin.sequence
-  const shipments: Shipment[] = [{ shipped: { ...shipped, previous }, content: file }]
-  if (metadata !== undefined)
-    shipments.unshift({ shipped: { ...shipped, record: { ...record, op: 'U' } }, content: metadata })
-  return applyFile(context, request, shipments, file.sizeBytes)
+  return applyFile(context, request, { shipped, content: file, metadata }, file.sizeBytes)
 }
 
 /** Gives what has come to the store; answers when it is durable. */
 async function applyFile(
   { store, counts }: PortContext,
   request: FrameRequest,
-  shipments: readonly Shipment[],
+  shipment: Shipment,
   sizeBytes: number,
 ): Promise<FrameReply> {
   store.counters.total_sync_in_bytes += sizeBytes
   // The order of records is the order of these calls: the next request is read only after this one.
-  const applied = store.apply(shipments)
+  const applied = store.apply([shipment])
   request.bodyTaken()
   await applied
   counts.applied++
@@ -229,9 +236,24 @@ function admitRecord(
   // Of other sources' files it ships what it has ordered.
   if (file.storageId !== storageId && record.inSlot) throw new DfsError('forbidden', 'only its source may ship a file')
   const origin = { storageId, epoch: record.epoch, sequence: record.sequence }
-  const isAll = content === 'whole' || content === 'past' || content === 'unreadable'
-  const what = isAll ? { ...record, op: 'C' as const, range: undefined } : record
-  return { origin, previous, record: what, file, lacksFile: content === 'unreadable' }
+  const isOverruled = hasNoSay(context, storageId, file, record)
+  const shipped = { origin, previous, record, file, lacksFile: content === 'unreadable', isOverruled }
+  if (!isOverruled && content !== 'whole' && content !== 'past' && content !== 'unreadable') return shipped
+  return { ...shipped, record: { ...record, op: 'C', range: undefined } }
+}
+
+/**
+ * Whether a record of a member is about what is ordered here: it ordered that once, and this member has taken over, or taken
+ * back, with all that a majority had of it. Deletions of files that never change are for ever.
+ */
+function hasNoSay(
+  { orderers, store }: PortContext,
+  storageId: number,
+  file: FileNameParts,
+  { op }: BinlogRecord,
+): boolean {
+  if (file.storageId === storageId || (!mayChange(file) && op !== 'U')) return false
+  return file.storageId !== undefined && orderers.ordererOf(file.storageId) === store.storageId
 }
 
 function expectPeer(request: FrameRequest): void {

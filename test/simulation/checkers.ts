@@ -55,20 +55,19 @@ export function checkMarks(cluster: SimCluster, wrong: Wrong): void {
 export function checkOrder(cluster: SimCluster, wrong: Wrong): void {
   for (const machine of storageMachines(cluster)) {
     const last = new Map<string, number>()
-    let previous: Pick<BinlogRecord, 'epoch' | 'sequence'> & Partial<BinlogRecord> = { epoch: 0, sequence: 0 }
+    let previous = { epoch: 0, sequence: 0 }
     for (const record of recordsOf(machine, 'now')) {
       const { epoch, sequence, origin, op } = record
       if (epoch === previous.epoch && sequence <= previous.sequence) {
         wrong(`record ${sequence} of ${machine.name} stands behind ${previous.sequence}`)
       }
-      // What a file is now may come in two records: its metadata, and then the file.
-      const isSecond = op === 'c' && previous.op === 'u' && previous.origin?.sequence === origin?.sequence
       previous = record
-      if (isSecond) continue
       // A record whose effect failed is shipped again, and recorded again.
       if (origin === undefined || machine.hadErrors) continue
       // Across the peer's own epochs a source may have to send again what was lost.
       const key = `${epoch} ${origin.storageId} ${origin.epoch}`
+      // Metadata that comes with its file stands at the place before.
+      if (op === 'u' && origin.sequence === (last.get(key) ?? 0)) continue
       if (origin.sequence <= (last.get(key) ?? 0)) {
         wrong(
           `${machine.name} has applied record ${origin.sequence} of storage server ${origin.storageId} again, after ${last.get(key)}`,
