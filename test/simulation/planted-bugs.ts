@@ -76,7 +76,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'await file.truncate(bytes);',
     // Without the start record, which would take the damage upon itself.
     replace: 'bytes += tornBytes; files.length = 0;',
-    seed: 96,
+    seed: 123,
   },
   {
     name: 'delete-overtakes-create',
@@ -116,7 +116,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/scrub-file.js',
     find: 'return contentOf(slot, { sizeBytes: file.sizeBytes, crc32: file.crc32 }) === undefined ? BAD_SLOT : GOOD;',
     replace: 'return GOOD;',
-    seed: 53,
+    seed: 66,
   },
   {
     name: 'scrub-blames-files',
@@ -140,7 +140,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/incoming-file.js',
     find: 'const synced = syncs ? [this.#file.sync()] : [];',
     replace: "const synced = syncs && this.#kind !== 'part' ? [this.#file.sync()] : [];",
-    seed: 5,
+    seed: 37,
   },
   {
     name: 'parts-forgotten',
@@ -156,7 +156,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     file: 'store/last-changes.js',
     find: 'if (token !== undefined)\n                this.#metadata.set(name, token);',
     replace: 'if (token !== undefined && !this.#metadata.has(name)) this.#metadata.set(name, token);',
-    seed: 101,
+    seed: 122,
   },
   {
     name: 'metadata-before-source',
@@ -165,15 +165,6 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     find: 'return { status: 0, parts: [await askSource(context, request, file, ask)] };',
     replace: 'askSource(context, request, file, ask).catch(() => {}); return { status: 0 };',
     seed: 7,
-  },
-  {
-    name: 'past-as-present',
-    about: 'what was recorded before others had a file is shipped as if nobody had had it',
-    file: 'actors/storage/orderers.js',
-    find: 'if (successions.length === 0)',
-    replace: 'if (true)',
-    isOfGone: true,
-    seed: 140,
   },
   {
     name: 'orders-after-promise',
