@@ -11,8 +11,8 @@ const TEST_TIMEOUT_MS = 60_000
 const TEST_SLOW_MS = 1_000
 /** How long the process may live on after the last test. */
 const END_LIMIT_MS = 30_000
-/** These calculate, or start programs that do, and take as long as all others, which mostly wait: beside each other both take half the time. */
-const CALCULATING = ['dist/test/simulation/*.test.js', 'dist/test/bin/*.test.js']
+/** These calculate, and take as long as all others, which mostly wait: beside each other both take half the time. */
+const CALCULATING = ['dist/test/simulation/*.test.js']
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const modules = join(root, 'node_modules')
