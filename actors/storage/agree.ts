@@ -161,6 +161,8 @@ export class Agreement {
     if (heard === undefined) return
     const { sequence } = this.#positionOf(orderer, heard.end.epoch)
     if (heard.end.sequence - sequence > BEHIND_MAX) return
+    // A round that comes to nothing unsettles everybody, and so keeps away what is waited for.
+    this.#expectReached(successionOf(orderers.table, source)?.after)
     await this.#round({
       source,
       givenBy: orderer,
